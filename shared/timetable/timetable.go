@@ -1,0 +1,30 @@
+// Package timetable is the contract of schedules: a cron expression in a time
+// zone that publishes a message when its minute comes. Drivers live one level
+// below and pass package timetabletest. A minute may be published twice, never
+// silently dropped while the driver runs; the message names the minute, so that the
+// receiver can tell a repeat.
+package timetable
+
+import "context"
+
+// Schedule is one entry.
+type Schedule struct {
+	ID   string // [A-Za-z0-9_-]{1,64}
+	Cron string // five fields: minute, hour, day of month, month, day of week; names and ranges allowed
+	Zone string // IANA name, e.g. "Europe/Berlin"
+}
+
+// Due is the body of the published message, as JSON.
+type Due struct {
+	Schedule string `json:"schedule"` // its ID
+	Minute   string `json:"minute"`   // RFC 3339 UTC, at whole minutes
+}
+
+// Timetable is the contract. A cron expression or zone that is not understood is
+// fault.Invalid naming the field.
+type Timetable interface {
+	// Put adds the schedule or replaces the one with its ID.
+	Put(ctx context.Context, s Schedule) error
+	// Delete removes it; an absent one is no error. A minute already published may still arrive.
+	Delete(ctx context.Context, id string) error
+}
