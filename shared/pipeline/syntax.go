@@ -1,0 +1,187 @@
+package pipeline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// maxSearch is the largest text in which the place of a syntax error is
+// searched for: the search parses up to log2 of it beginnings of the text.
+const maxSearch = 64 << 10
+
+// document reads the one YAML document in text. Its problem is the first
+// syntax error, the only one that can be told apart from its consequences.
+func document(text []byte) (*yaml.Node, *Problem) {
+	if len(text) > MaxBytes {
+		return nil, &Problem{Message: fmt.Sprintf("the file has %d bytes, expected at most %d: move long scripts into files of their own",
+			len(text), MaxBytes)}
+	}
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		return nil, problemAt(text, i, "found a NUL byte, expected text: is this a binary file?")
+	}
+	if !utf8.Valid(text) {
+		return nil, problemAt(text, invalidUTF8(text), "found bytes that are not UTF-8: save the file as UTF-8")
+	}
+	root, err := nodes(text)
+	var second *secondDocument
+	switch {
+	case errors.As(err, &second):
+		return nil, &Problem{
+			Line: second.line, Column: second.column,
+			Message: `found a second document after "---", expected one: make it a file of its own and an app with that path`,
+		}
+	case err != nil:
+		return nil, syntaxProblem(text, err)
+	case root == nil || isNull(root):
+		return nil, &Problem{Line: 1, Column: 1, Message: "the file is empty, expected at least name, triggers and steps"}
+	}
+	return root, nil
+}
+
+// secondDocument is the error of a text with more than one document.
+type secondDocument struct{ line, column int }
+
+func (*secondDocument) Error() string { return "second document" }
+
+// nodes reads text without interpreting it; nil without an error is a text
+// that holds nothing. Nothing is expanded, so aliases cost nothing here.
+func nodes(text []byte) (root *yaml.Node, err error) {
+	// yaml.v3 panics on purpose where it finds its own state impossible.
+	// On foreign bytes this must not end the process.
+	defer func() {
+		if p := recover(); p != nil {
+			root, err = nil, fmt.Errorf("yaml: %v", p)
+		}
+	}()
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var first, second yaml.Node
+	switch err := decoder.Decode(&first); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, &secondDocument{second.Line, second.Column}
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
+	return first.Content[0], nil
+}
+
+// syntaxProblem says where and what the syntax error err of text is.
+//
+// yaml.v3 gives no column, often no line and sometimes a wrong one. The place
+// is where the shortest beginning of the text ends that fails in the same way.
+func syntaxProblem(text []byte, err error) *Problem {
+	line, what := splitLine(err)
+	if len(text) > maxSearch {
+		return &Problem{Line: line, Message: explain(what, nil)}
+	}
+	end := sort.Search(len(text), func(n int) bool {
+		_, err := nodes(text[:n])
+		if err == nil {
+			return false
+		}
+		_, got := splitLine(err)
+		return got == what
+	})
+	at := max(end-1, 0)
+	lineStart := bytes.LastIndexByte(text[:at], '\n') + 1
+	if strings.HasPrefix(what, "unknown anchor") {
+		// The name has to be read before it can be unknown; point to its start.
+		at = max(bytes.LastIndexByte(text[:at+1], '*'), lineStart)
+	}
+	return problemAt(text, at, explain(what, text[at:]))
+}
+
+// splitLine takes the line apart from the words of an error of yaml.v3.
+func splitLine(err error) (line int, what string) {
+	what = strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(what, "line "); ok {
+		number, after, _ := strings.Cut(rest, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			return n, after
+		}
+	}
+	return 0, what
+}
+
+// explain puts an error of yaml.v3 into words that say what to do. rest is
+// the text from the place of the error on, if that is known.
+func explain(what string, rest []byte) string {
+	has := func(part string) bool { return strings.Contains(what, part) }
+	first, _ := utf8.DecodeRune(rest)
+	switch {
+	case has("unknown anchor") || has("did not find expected alphabetic"):
+		if len(rest) > 0 && first == '*' {
+			return `found ` + word(rest) + ` without quotes, which YAML reads as an alias: quote patterns that start with *, as in "` + word(rest) + `"`
+		}
+		return "found * or & at the start of a value: quote patterns that start with *"
+	case has("tag") || has("did not find the expected '>'") || has("URI"):
+		return "found ! at the start of a value, which YAML reads as a tag: put the value in quotes"
+	case has("cannot start any token") && first == '\t':
+		return "found a tab, expected spaces: YAML is indented with spaces only"
+	case has("cannot start any token") && len(rest) > 0:
+		return fmt.Sprintf("found %q at the start of a value: put the value in quotes", first)
+	case has("mapping values are not allowed"):
+		return `found a second ":" where a value stands: put a value with ": " in quotes, or check the indentation of this line`
+	case has("expected ',' or ']'"):
+		return `found a list that is not closed: add the "]", or the "," between its entries`
+	case has("expected ',' or '}'"):
+		return `found a map that is not closed: add the "}", or the "," between its entries`
+	case has("unexpected end of stream"):
+		return "found a quoted text that is not closed: add the quote at its end"
+	case has("unknown escape character"):
+		return `found a \ escape that does not exist: use single quotes, in which \ means itself, or write \\`
+	case has("did not find expected key"):
+		return `found something that is no "key: value" at this place: check the indentation of this line, and that nothing follows a closing quote`
+	case has("expected '-' indicator"):
+		return `found a key where the next "- " of a list was expected: check the indentation of this line`
+	case has("could not find expected ':'"):
+		return `found text without ":", expected "key: value": check the indentation of this line`
+	case has("block sequence entries are not allowed"):
+		return `found "- " behind a key: start the list on the next line, or write it in brackets`
+	case has("exceeded max depth"):
+		return "found values nested far deeper than the format allows"
+	}
+	return "not valid YAML: " + what
+}
+
+// word is the beginning of text up to what ends a plain value.
+func word(text []byte) string {
+	if i := bytes.IndexAny(text, " \t\r\n,]}"); i >= 0 {
+		text = text[:i]
+	}
+	return cut(string(text), 40)
+}
+
+// problemAt is a problem of the whole file at a byte of its text.
+func problemAt(text []byte, offset int, message string) *Problem {
+	before := text[:offset]
+	return &Problem{
+		Line:    bytes.Count(before, []byte{'\n'}) + 1,
+		Column:  utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1,
+		Message: message,
+	}
+}
+
+func invalidUTF8(text []byte) int {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
+	}
+	return len(text)
+}
