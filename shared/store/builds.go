@@ -1,0 +1,361 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/table"
+)
+
+// Build is a build with what only the service knows of it.
+type Build struct {
+	ci.Build
+	Runner         string    `json:"runner"` // which runner admits it
+	Refname        string    `json:"refname"`
+	TimeoutSeconds int       `json:"timeout_seconds"`
+	Attempt        string    `json:"attempt,omitempty"`
+	AttemptAt      time.Time `json:"attempt_at,omitzero"`
+	Ticket         string    `json:"ticket,omitempty"` // hash of the attempt's ticket
+	Nonce          string    `json:"nonce,omitempty"`  // of the one who claimed the attempt
+	CheckedOut     bool      `json:"checked_out,omitempty"`
+	Sequence       int       `json:"sequence,omitempty"`  // of the last report taken
+	Reference      string    `json:"reference,omitempty"` // the runner's, once it is known
+	Stopping       bool      `json:"stopping,omitempty"`
+	DueAt          time.Time `json:"due_at,omitzero"`
+
+	Version int64 `json:"-"`
+}
+
+func buildKey(id string) table.Key     { return key("BUILD#"+id, "BUILD") }
+func scriptKey(id string) table.Key    { return key("BUILD#"+id, "SCRIPT") }
+func ticketKey(hash string) table.Key  { return key("TICKET#"+hash, "TICKET") }
+func slotsKey(runner string) table.Key { return key("SLOTS#"+runner, "SLOTS") }
+func counterKey(app string) table.Key  { return key("APP#"+app, "COUNTER") }
+func changeKey(app, change string) table.Key {
+	sum := sha256.Sum256([]byte(change))
+	return key("CHANGE#"+app, hex.EncodeToString(sum[:]))
+}
+
+func numberKey(app string, number int) table.Key {
+	return key("APP#"+app, fmt.Sprintf("BUILD#%010d", number))
+}
+
+func waitingKey(b Build) table.Key {
+	return key("WAITING#"+b.Runner, b.Workspace+"#"+inKey(b.CreatedAt)+"#"+b.ID)
+}
+
+// waiting is an entry of the line before a runner.
+type waiting struct {
+	Build     string    `json:"build"`
+	Workspace string    `json:"workspace"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// slots are the builds a runner has been given, with their workspaces.
+type slots struct {
+	Builds map[string]string `json:"builds"`
+}
+
+// numbered is the one build of a change.
+type numbered struct {
+	Build  string `json:"build"`
+	Number int    `json:"number"`
+}
+
+// NewBuild is what CreateBuild stores. Build.Number is set by it; a build in a
+// final state (a broken pipeline file) never waits.
+type NewBuild struct {
+	Build  Build
+	Change string // names the change: one build per app and change; empty: always a new one
+	Script any    // what the runner executes, as JSON
+}
+
+// CreateBuild stores a build under the next number of its app, with its place in
+// the line and the status its commit shall show. When the change has a build
+// already, that one is answered and created is false.
+func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created bool, err error) {
+	err = s.again(ctx, func() error {
+		b, created = n.Build, true
+		if n.Change != "" {
+			first, known, err := find[numbered](ctx, s, changeKey(b.App, n.Change), "change")
+			if err != nil {
+				return err
+			}
+			if known != 0 {
+				b, err = s.Build(ctx, first.Build)
+				created = first.Build == n.Build.ID
+				return err
+			}
+		} else if made, err := s.Build(ctx, b.ID); err == nil {
+			b = made
+			return nil
+		}
+		last, counted, err := find[int](ctx, s, counterKey(b.App), "counter")
+		if err != nil {
+			return err
+		}
+		b.Number = last + 1
+		var c change
+		if n.Change != "" {
+			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, table.Absent())
+		}
+		c.put(counterKey(b.App), b.Number, unlessVersion(counted))
+		c.put(numberKey(b.App, b.Number), b.ID, table.Absent())
+		c.put(buildKey(b.ID), b, table.Absent())
+		if !b.State.Final() {
+			c.put(scriptKey(b.ID), n.Script, table.Absent())
+			c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.CreatedAt}, table.Absent())
+			c.due(DueBuild, b.ID, time.Time{}, b.DueAt)
+		}
+		if err := s.wantStatus(ctx, &c, b); err != nil {
+			return err
+		}
+		return s.commit(ctx, &c)
+	})
+	return b, created, err
+}
+
+// Build answers a build.
+func (s *Store) Build(ctx context.Context, id string) (Build, error) {
+	b, version, err := get[Build](ctx, s, buildKey(id), "build")
+	b.Version = version
+	return b, err
+}
+
+// BuildOf answers the build of a change, or fault.NotFound.
+func (s *Store) BuildOf(ctx context.Context, app, change string) (Build, error) {
+	n, _, err := get[numbered](ctx, s, changeKey(app, change), "build of this change")
+	if err != nil {
+		return Build{}, err
+	}
+	return s.Build(ctx, n.Build)
+}
+
+// Script reads what a build's runner executes into v.
+func (s *Store) Script(ctx context.Context, build string, v any) error {
+	raw, _, err := get[json.RawMessage](ctx, s, scriptKey(build), "script")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("store: the script of build %s is not readable: %w", build, err)
+	}
+	return nil
+}
+
+// Builds lists the builds of an app, newest first.
+func (s *Store) Builds(ctx context.Context, app, cursor string, limit int) (Page[Build], error) {
+	from, before := table.Prefix("BUILD#")
+	ids, err := list[string](ctx, s, table.Query{
+		Partition: "APP#" + app, From: from, Before: before, Reverse: true, Limit: limit, Cursor: cursor,
+	}, "builds")
+	if err != nil {
+		return Page[Build]{}, err
+	}
+	keys := make([]table.Key, 0, len(ids.Items))
+	for _, id := range ids.Items {
+		keys = append(keys, buildKey(id))
+	}
+	items, err := batch[Build](ctx, s, keys, "builds")
+	return Page[Build]{Items: items, Cursor: ids.Cursor}, err
+}
+
+// ChangeBuild edits a build under its version, together with everything that
+// hangs on its state. edit may be run several times, each time on what is stored
+// then; it answers false when there is nothing to do. A transition that ci.State
+// does not allow is fault.Conflict. Changed is false when nothing was written.
+func (s *Store) ChangeBuild(ctx context.Context, id string, edit func(*Build) (bool, error)) (b Build, changed bool, err error) {
+	err = s.again(ctx, func() error {
+		changed = false
+		old, err := s.Build(ctx, id)
+		if err != nil {
+			return err
+		}
+		b = old
+		write, err := edit(&b)
+		if err != nil || !write {
+			return err
+		}
+		var c change
+		if err := s.moveBuild(ctx, &c, old, &b); err != nil {
+			return err
+		}
+		if err := s.commit(ctx, &c); err != nil {
+			return err
+		}
+		changed = true
+		return nil
+	})
+	return b, changed, err
+}
+
+// moveBuild writes b in the place of old, with all that follows from the change.
+func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) error {
+	if b.State != old.State {
+		if !old.State.May(b.State) {
+			return fault.New(fault.Conflict, "build #%d is %s and cannot become %s", old.Number, old.State, b.State)
+		}
+		if b.State.Final() {
+			b.DueAt = time.Time{}
+			b.FinishedAt = s.now()
+			if err := s.freeSlot(ctx, c, *b); err != nil {
+				return err
+			}
+		}
+		if old.State == ci.Queued {
+			c.delete(waitingKey(old), table.Condition{})
+		}
+		if b.State.Status() != old.State.Status() {
+			if err := s.wantStatus(ctx, c, *b); err != nil {
+				return err
+			}
+		}
+	}
+	if old.Ticket != "" && (b.State.Final() || b.Ticket != old.Ticket) {
+		c.delete(ticketKey(old.Ticket), table.Condition{})
+		if b.State.Final() {
+			b.Ticket = ""
+		}
+	}
+	if b.Ticket != "" && b.Ticket != old.Ticket {
+		c.put(ticketKey(b.Ticket), numbered{b.ID, b.Number}, table.Absent())
+	}
+	c.put(buildKey(b.ID), *b, table.VersionIs(old.Version))
+	c.due(DueBuild, b.ID, old.DueAt, b.DueAt)
+	return nil
+}
+
+func (s *Store) freeSlot(ctx context.Context, c *change, b Build) error {
+	taken, version, err := find[slots](ctx, s, slotsKey(b.Runner), "slots")
+	if err != nil {
+		return err
+	}
+	if _, held := taken.Builds[b.ID]; held {
+		delete(taken.Builds, b.ID)
+		c.put(slotsKey(b.Runner), taken, table.VersionIs(version))
+	}
+	return nil
+}
+
+// BuildOfTicket answers the build whose current attempt has the ticket, by the
+// hash of the ticket.
+func (s *Store) BuildOfTicket(ctx context.Context, hash string) (Build, error) {
+	n, _, err := get[numbered](ctx, s, ticketKey(hash), "ticket")
+	if err != nil {
+		return Build{}, err
+	}
+	b, err := s.Build(ctx, n.Build)
+	if err == nil && b.Ticket != hash {
+		return Build{}, fault.New(fault.NotFound, "no such ticket")
+	}
+	return b, err
+}
+
+// Limits bound what a runner is given at once.
+type Limits struct {
+	Runner       int // builds in all
+	PerWorkspace int // builds of one workspace; 0: as many as Runner
+}
+
+// Attempt is what Admit gives the build it admits.
+type Attempt struct {
+	ID     string
+	Ticket string // hash
+	DueAt  time.Time
+}
+
+// Admit takes the next build out of the line before a runner and gives it a slot:
+// of the workspaces that wait, the one with the fewest builds at work goes first,
+// and of equals the one whose build has waited longest. Admitted is false when nobody
+// waits or there is no slot.
+func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attempt) (b Build, admitted bool, err error) {
+	err = s.again(ctx, func() error {
+		admitted = false
+		taken, version, err := find[slots](ctx, s, slotsKey(runner), "slots")
+		if err != nil {
+			return err
+		}
+		for id := range taken.Builds { // an earlier run of this very change
+			if made, err := s.Build(ctx, id); err == nil && made.Attempt == a.ID {
+				b, admitted = made, true
+				return nil
+			}
+		}
+		if len(taken.Builds) >= limits.Runner {
+			return nil
+		}
+		next, err := s.nextWaiting(ctx, runner, limits, taken)
+		if err != nil || next.Build == "" {
+			return err
+		}
+		old, err := s.Build(ctx, next.Build)
+		if err != nil {
+			return err
+		}
+		b = old
+		b.State, b.Attempt, b.AttemptAt, b.Ticket, b.DueAt = ci.Starting, a.ID, s.now(), a.Ticket, a.DueAt
+		b.Reason = ""
+		if taken.Builds == nil {
+			taken.Builds = map[string]string{}
+		}
+		taken.Builds[b.ID] = b.Workspace
+		var c change
+		c.put(slotsKey(runner), taken, unlessVersion(version))
+		if err := s.moveBuild(ctx, &c, old, &b); err != nil {
+			return err
+		}
+		if err := s.commit(ctx, &c); err != nil {
+			return err
+		}
+		admitted = true
+		return nil
+	})
+	return b, admitted, err
+}
+
+// nextWaiting reads one entry of each workspace that waits: the line is ordered by
+// workspace and time, and the next workspace is found behind the last key of this one.
+func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, taken slots) (waiting, error) {
+	working := map[string]int{}
+	for _, workspace := range taken.Builds {
+		working[workspace]++
+	}
+	most := limits.PerWorkspace
+	if most == 0 {
+		most = limits.Runner
+	}
+	var best waiting
+	from := ""
+	for {
+		page, err := list[waiting](ctx, s, table.Query{Partition: "WAITING#" + runner, From: from, Limit: 1}, "waiting builds")
+		if err != nil || len(page.Items) == 0 {
+			return best, err
+		}
+		w := page.Items[0]
+		if working[w.Workspace] < most && (best.Build == "" ||
+			working[w.Workspace] < working[best.Workspace] ||
+			working[w.Workspace] == working[best.Workspace] && w.CreatedAt.Before(best.CreatedAt)) {
+			best = w
+		}
+		_, from = table.Prefix(w.Workspace + "#")
+	}
+}
+
+// Admitted lists the ids of the builds that hold a slot of a runner.
+func (s *Store) Admitted(ctx context.Context, runner string) ([]string, error) {
+	taken, _, err := find[slots](ctx, s, slotsKey(runner), "slots")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(taken.Builds))
+	for id := range taken.Builds {
+		ids = append(ids, id)
+	}
+	return ids, nil
+}

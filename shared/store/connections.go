@@ -1,0 +1,198 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/table"
+)
+
+// Grant is the sealed tokens of a connection and who may refresh them. It is one
+// record, so that lease and token change under one version.
+type Grant struct {
+	Connection string    `json:"connection"`
+	Sealed     []byte    `json:"sealed"`
+	Generation int       `json:"generation"` // rises with each new pair of tokens
+	ExpiresAt  time.Time `json:"expires_at"` // of the access token
+	RenewedAt  time.Time `json:"renewed_at"`
+
+	Holder     string    `json:"holder,omitempty"` // who refreshes now
+	LeaseUntil time.Time `json:"lease_until,omitzero"`
+
+	Refusals  int       `json:"refusals,omitempty"` // spaced refusals of the refresh token
+	RefusedAt time.Time `json:"refused_at,omitzero"`
+	DueAt     time.Time `json:"due_at,omitzero"`
+
+	Version int64 `json:"-"`
+}
+
+func connectionKey(id string) table.Key { return key("CONNECTION#"+id, "CONNECTION") }
+func grantKey(id string) table.Key      { return key("CONNECTION#"+id, "TOKEN") }
+
+// Connection answers a connection.
+func (s *Store) Connection(ctx context.Context, id string) (ci.Connection, error) {
+	c, _, err := get[ci.Connection](ctx, s, connectionKey(id), "connection")
+	return c, err
+}
+
+// Connections lists the connections of a workspace.
+func (s *Store) Connections(ctx context.Context, workspace, cursor string) (Page[ci.Connection], error) {
+	from, before := table.Prefix("CONNECTION#")
+	ids, err := list[string](ctx, s, table.Query{Partition: "WORKSPACE#" + workspace, From: from, Before: before, Cursor: cursor}, "connections")
+	if err != nil {
+		return Page[ci.Connection]{}, err
+	}
+	keys := make([]table.Key, 0, len(ids.Items))
+	for _, id := range ids.Items {
+		keys = append(keys, connectionKey(id))
+	}
+	items, err := batch[ci.Connection](ctx, s, keys, "connections")
+	return Page[ci.Connection]{Items: items, Cursor: ids.Cursor}, err
+}
+
+// PutConnection stores a connection with a new grant: a new connection, or an
+// old one that somebody authorised again, whose builds go on from there. The grant's
+// generation is set here.
+func (s *Store) PutConnection(ctx context.Context, conn ci.Connection, sealed []byte, expires, due time.Time) error {
+	return s.again(ctx, func() error {
+		_, known, err := find[ci.Connection](ctx, s, connectionKey(conn.ID), "connection")
+		if err != nil {
+			return err
+		}
+		old, grantVersion, err := find[Grant](ctx, s, grantKey(conn.ID), "grant")
+		if err != nil {
+			return err
+		}
+		if grantVersion != 0 && string(old.Sealed) == string(sealed) {
+			return nil // an earlier run of this very change
+		}
+		grant := Grant{
+			Connection: conn.ID, Sealed: sealed, Generation: old.Generation + 1,
+			ExpiresAt: expires, RenewedAt: s.now(), DueAt: due,
+		}
+		var c change
+		c.put(connectionKey(conn.ID), conn, unlessVersion(known))
+		c.put(grantKey(conn.ID), grant, unlessVersion(grantVersion))
+		if known == 0 {
+			c.put(key("WORKSPACE#"+conn.Workspace, "CONNECTION#"+conn.ID), conn.ID, table.Absent())
+		}
+		c.due(DueConnection, conn.ID, old.DueAt, due)
+		return s.commit(ctx, &c)
+	})
+}
+
+// Grant answers the sealed tokens of a connection.
+func (s *Store) Grant(ctx context.Context, connection string) (Grant, error) {
+	g, version, err := get[Grant](ctx, s, grantKey(connection), "grant")
+	g.Version = version
+	return g, err
+}
+
+// ChangeGrant edits a grant under its version. edit may be run several times, each
+// time on what is stored then; it answers false when there is nothing to do.
+func (s *Store) ChangeGrant(ctx context.Context, connection string, edit func(*Grant) bool) (Grant, error) {
+	var out Grant
+	err := s.again(ctx, func() error {
+		g, err := s.Grant(ctx, connection)
+		if err != nil {
+			return err
+		}
+		was := g.DueAt
+		out = g
+		if !edit(&out) {
+			return nil
+		}
+		var c change
+		c.put(grantKey(connection), out, table.VersionIs(g.Version))
+		c.due(DueConnection, connection, was, out.DueAt)
+		return s.commit(ctx, &c)
+	})
+	return out, err
+}
+
+// SetConnectionState moves a connection between ACTIVE and RECONNECT.
+func (s *Store) SetConnectionState(ctx context.Context, id string, state ci.ConnectionState, reason string) error {
+	return s.again(ctx, func() error {
+		conn, version, err := get[ci.Connection](ctx, s, connectionKey(id), "connection")
+		if err != nil || (conn.State == state && conn.Reason == reason) {
+			return err
+		}
+		conn.State, conn.Reason = state, reason
+		var c change
+		c.put(connectionKey(id), conn, table.VersionIs(version))
+		return s.commit(ctx, &c)
+	})
+}
+
+// Hook is an address of ours that Bitbucket sends events to.
+type Hook struct {
+	ID        string    `json:"id"`
+	App       string    `json:"app"`
+	Workspace string    `json:"workspace"`
+	Sealed    []byte    `json:"sealed"` // the secret its signatures are made with
+	CreatedAt time.Time `json:"created_at"`
+	Version   int64     `json:"-"`
+}
+
+func hookKey(id string) table.Key                { return key("HOOK#"+id, "HOOK") }
+func repositoryKey(app string) table.Key         { return key("APP#"+app, "REPOSITORY") }
+func appOfRepository(uuid, app string) table.Key { return key("REPOSITORY#"+uuid, "APP#"+app) }
+func appOfConnection(connection, app string) table.Key {
+	return key("CONNECTION#"+connection, "APP#"+app)
+}
+
+// Hook answers a hook address.
+func (s *Store) Hook(ctx context.Context, id string) (Hook, error) {
+	h, version, err := get[Hook](ctx, s, hookKey(id), "hook")
+	h.Version = version
+	return h, err
+}
+
+// PutHook stores a hook address, or a new secret for it.
+func (s *Store) PutHook(ctx context.Context, h Hook) error {
+	var c change
+	c.put(hookKey(h.ID), h, table.Condition{})
+	return s.commit(ctx, &c)
+}
+
+// Repository answers an app's tie to a repository, or fault.NotFound.
+func (s *Store) Repository(ctx context.Context, app string) (ci.Repository, error) {
+	r, _, err := get[storedRepository](ctx, s, repositoryKey(app), "repository of this app")
+	return r.domain(), err
+}
+
+// storedRepository adds what callers of the API do not see.
+type storedRepository struct {
+	ci.Repository
+	HookID string `json:"hook"`
+}
+
+func (r storedRepository) domain() ci.Repository {
+	r.Repository.Hook = r.HookID
+	return r.Repository
+}
+
+// PutRepository ties an app to a repository, in the place of the one before.
+func (s *Store) PutRepository(ctx context.Context, r ci.Repository) error {
+	return s.again(ctx, func() error {
+		old, version, err := find[storedRepository](ctx, s, repositoryKey(r.App), "repository")
+		if err != nil {
+			return err
+		}
+		var c change
+		c.put(repositoryKey(r.App), storedRepository{r, r.Hook}, unlessVersion(version))
+		if version != 0 && old.UUID != r.UUID {
+			c.delete(appOfRepository(old.UUID, r.App), table.Condition{})
+		}
+		if version != 0 && old.Connection != r.Connection {
+			c.delete(appOfConnection(old.Connection, r.App), table.Condition{})
+		}
+		if version != 0 && old.HookID != r.Hook {
+			c.delete(hookKey(old.HookID), table.Condition{})
+		}
+		c.put(appOfRepository(r.UUID, r.App), r.App, table.Condition{})
+		c.put(appOfConnection(r.Connection, r.App), r.App, table.Condition{})
+		return s.commit(ctx, &c)
+	})
+}

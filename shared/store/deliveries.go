@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/table"
+)
+
+// Delivery is a verified webhook request with what it said and what was decided.
+type Delivery struct {
+	ci.Delivery
+	Workspace string   `json:"workspace"`
+	Hook      string   `json:"hook"`
+	Content   ci.Event `json:"content"`
+	// Note says why there are no decisions yet, or none for good.
+	Note  string    `json:"note,omitempty"`
+	DueAt time.Time `json:"due_at,omitzero"`
+
+	Version int64 `json:"-"`
+}
+
+func deliveryKey(id string) table.Key { return key("DELIVERY#"+id, "DELIVERY") }
+
+// Delivery answers a delivery.
+func (s *Store) Delivery(ctx context.Context, id string) (Delivery, error) {
+	d, version, err := get[Delivery](ctx, s, deliveryKey(id), "delivery")
+	d.Version = version
+	return d, err
+}
+
+// PutDelivery stores what is known of a delivery. A decided one is final: a
+// repeat of its message changes nothing, and what is stored is answered.
+func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
+	out := d
+	err := s.again(ctx, func() error {
+		old, version, err := find[Delivery](ctx, s, deliveryKey(d.ID), "delivery")
+		if err != nil {
+			return err
+		}
+		if version != 0 && !old.DecidedAt.IsZero() {
+			out = old
+			return nil
+		}
+		err = s.commit(ctx, deliveryChange(d, old, version))
+		if fault.Is(err, fault.TooLarge) {
+			// The decisions are what matters, and they name every change.
+			d.Content.Changes = nil
+			d.Note = "the event is too large to be kept: it cannot be replayed"
+			err = s.commit(ctx, deliveryChange(d, old, version))
+		}
+		return err
+	})
+	return out, err
+}
+
+func deliveryChange(d, old Delivery, version int64) *change {
+	var c change
+	c.put(deliveryKey(d.ID), d, unlessVersion(version))
+	if version == 0 {
+		c.put(key("APP#"+d.App, "DELIVERY#"+inKey(d.ReceivedAt)+"#"+d.ID), d.ID, table.Absent())
+	}
+	c.due(DueDelivery, d.ID, old.DueAt, d.DueAt)
+	return &c
+}
+
+// Deliveries lists the deliveries of an app, newest first.
+func (s *Store) Deliveries(ctx context.Context, app, cursor string, limit int) (Page[Delivery], error) {
+	from, before := table.Prefix("DELIVERY#")
+	ids, err := list[string](ctx, s, table.Query{
+		Partition: "APP#" + app, From: from, Before: before, Reverse: true, Limit: limit, Cursor: cursor,
+	}, "deliveries")
+	if err != nil {
+		return Page[Delivery]{}, err
+	}
+	keys := make([]table.Key, 0, len(ids.Items))
+	for _, id := range ids.Items {
+		keys = append(keys, deliveryKey(id))
+	}
+	items, err := batch[Delivery](ctx, s, keys, "deliveries")
+	return Page[Delivery]{Items: items, Cursor: ids.Cursor}, err
+}

@@ -1,0 +1,61 @@
+// Package store is what is persisted, and its guarantees: which items change
+// together, under which conditions, and what is read again when an outcome was
+// not learned. It stands over package table and holds the complete key schema;
+// it decides nothing about pushes, builds or users.
+//
+// # Keys
+//
+// One table. Times in keys are UTC with a fixed number of digits, so that they
+// sort; numbers are padded. "→" is what the item holds; an item without one is
+// its own record. Every index is an item written in the transaction that
+// writes its record.
+//
+//	partition                       sort                         item
+//	INSTALLATION                    OWNER                        the user who owns the installation
+//	INSTALLATION                    WORKSPACE                    → the one workspace where builds are not isolated
+//	ACCOUNT#{bitbucket uuid}        USER                         → user id
+//	USER#{user}                     USER                         a person
+//	USER#{user}                     WORKSPACE#{workspace}        → membership, role (the workspaces of a user)
+//	USER#{user}                     TOKEN#{token}                a personal API token without its secret
+//	SESSION#{sha256}                SESSION                      a browser session, expires
+//	TOKEN#{sha256}                  TOKEN                        → user, token id
+//	OAUTH#{sha256}                  STATE                        an OAuth state, single use, expires
+//	WORKSPACE#{workspace}           WORKSPACE                    a workspace
+//	WORKSPACE#{workspace}           MEMBER#{user}                membership, role
+//	WORKSPACE#{workspace}           APP#{app}                    → app
+//	WORKSPACE#{workspace}           CONNECTION#{connection}      → connection
+//	WORKSPACE#{workspace}           VARIABLE#{name}              a variable of the workspace, sealed
+//	CONNECTION#{connection}         CONNECTION                   a connection
+//	CONNECTION#{connection}         TOKEN                        its sealed tokens, and the lease of the one who refreshes them
+//	CONNECTION#{connection}         APP#{app}                    → an app that uses it
+//	APP#{app}                       APP                          an app
+//	APP#{app}                       REPOSITORY                   its tie to a repository
+//	APP#{app}                       COUNTER                      the number of its last build
+//	APP#{app}                       BUILD#{number, 10 digits}    → build (newest first by reading backwards)
+//	APP#{app}                       DELIVERY#{time}#{delivery}   → delivery
+//	APP#{app}                       SCHEDULE#{schedule}          a schedule
+//	APP#{app}                       VARIABLE#{name}              a variable, sealed
+//	REPOSITORY#{bitbucket uuid}     APP#{app}                    → an app that builds it
+//	HOOK#{hook}                     HOOK                         a hook address: app, workspace, sealed secret
+//	DELIVERY#{delivery}             DELIVERY                     a verified delivery: event and decisions
+//	SCHEDULE#{schedule}             SCHEDULE                     → app
+//	CHANGE#{app}                    {sha256 of the change}       → the one build of a change
+//	BUILD#{build}                   BUILD                        a build
+//	BUILD#{build}                   SCRIPT                       what its runner executes
+//	TICKET#{sha256}                 TICKET                       → build, attempt; gone when the build ends
+//	WAITING#{runner}                {workspace}#{time}#{build}   a build waiting for admission
+//	SLOTS#{runner}                  SLOTS                        the builds admitted, with their workspaces
+//	STATUS#{repository}#{commit}    {status key}                 what a commit's status has to say, and what it says
+//	DUE#{kind}#{shard}              {time}#{reference}           something the sweep or the refresh looks at then
+//
+// # Rules
+//
+//   - A record is changed by reading it, editing it and writing it under its
+//     version. Every change is written so that it may be applied to a state that
+//     has it already: a lost race and an outcome not learned (fault.Unknown) both
+//     mean reading again and starting over.
+//   - States of builds move by ci.State.May alone. What hangs on a state (slot,
+//     ticket, waiting, status, due) moves in the same transaction.
+//   - ExpiresAt of sessions, OAuth states and tickets is compared with the clock
+//     on reading; that the table removes them is housekeeping.
+package store
