@@ -8,6 +8,7 @@ package queue
 import (
 	"context"
 	"time"
+	"unicode/utf8"
 
 	"runnerhub/shared/fault"
 )
@@ -26,8 +27,10 @@ type Message struct {
 	Deadline time.Time // when the message becomes visible to others unless it is deleted
 }
 
-// Queue is the contract. An empty or too long body is fault.Invalid or
-// fault.TooLarge.
+// Queue is the contract. A body is text: UTF-8 without the control characters
+// that SQS refuses (all below U+0020 but tab and line ends, U+FFFE, U+FFFF); JSON as encoding/json
+// writes it, with anything binary in base64, always is. What is not is fault.Invalid,
+// and one that is too long fault.TooLarge.
 type Queue interface {
 	// Publish stores body durably, to be delivered not before delay has passed
 	// (at most 15 minutes, the limit of SQS). After nil the message is delivered at
@@ -38,7 +41,8 @@ type Queue interface {
 	// answers an empty slice.
 	Receive(ctx context.Context, limit int, wait time.Duration) ([]Message, error)
 	// Delete ends a message. A receipt that is stale, because the message was
-	// delivered again or is gone, deletes nothing and is no error.
+	// delivered again or is gone, deletes nothing and is no error; what is no
+	// receipt at all is fault.Invalid.
 	Delete(ctx context.Context, receipt string) error
 	// Retry makes a message visible again after delay. A stale receipt changes nothing.
 	Retry(ctx context.Context, receipt string, delay time.Duration) error
@@ -56,13 +60,44 @@ type Publisher interface {
 // mend, ends the message; any other leaves it for another attempt.
 type Handler func(ctx context.Context, m Message) error
 
-// CheckBody refuses what no driver takes.
+// CheckBody refuses what no driver takes: a body is text of 1 to MaxBody bytes.
 func CheckBody(body []byte) error {
 	if len(body) == 0 {
 		return fault.New(fault.Invalid, "a message has a body")
 	}
 	if len(body) > MaxBody {
 		return fault.New(fault.TooLarge, "a message of %d bytes is over the limit of %d", len(body), MaxBody)
+	}
+	for i := 0; i < len(body); {
+		// The common byte is judged without decoding: a body can be a megabyte.
+		if c := body[i]; c >= ' ' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRune(body[i:])
+		if (r == utf8.RuneError && size == 1) || (r < ' ' && r != '\t' && r != '\n' && r != '\r') || r == 0xfffe || r == 0xffff {
+			return fault.New(fault.Invalid, "the message has a byte at %d that no text holds", i)
+		}
+		i += size
+	}
+	return nil
+}
+
+// MaxDelay is the longest delay a message can be given.
+const MaxDelay = 15 * time.Minute
+
+// CheckDelay refuses what no driver takes.
+func CheckDelay(delay time.Duration) error {
+	if delay < 0 || delay > MaxDelay {
+		return fault.New(fault.Invalid, "a delay of %v is not within 0 to %v", delay, MaxDelay)
+	}
+	return nil
+}
+
+// CheckReceive refuses what no driver takes.
+func CheckReceive(limit int, wait time.Duration) error {
+	if limit < 1 || limit > 10 || wait < 0 || wait > 20*time.Second {
+		return fault.New(fault.Invalid, "receiving %d messages within %v is not 1 to 10 within 20s", limit, wait)
 	}
 	return nil
 }

@@ -46,14 +46,17 @@ type Item struct {
 // Condition guards one write. The zero Condition always holds.
 type Condition struct {
 	absent  bool
+	exact   bool // version counts, also when it is 0 by mistake
 	version int64
 }
 
 // Absent holds when no item has the key.
 func Absent() Condition { return Condition{absent: true} }
 
-// VersionIs holds when the item exists at exactly this version.
-func VersionIs(v int64) Condition { return Condition{version: v} }
+// VersionIs holds when the item exists at exactly this version. Versions begin at
+// 1: VersionIs(0), say of an Item that was never read, is refused by Validate and
+// is no way to write without a condition.
+func VersionIs(v int64) Condition { return Condition{exact: true, version: v} }
 
 // IsAbsent reports whether c is Absent().
 func (c Condition) IsAbsent() bool { return c.absent }
@@ -103,25 +106,38 @@ type Query struct {
 	Cursor    string // of the page before; empty: the first page
 }
 
+// MaxPageBytes is about where a driver ends a page before its limit, so that a
+// page of large items does not fill the memory (DynamoDB does the same).
+const MaxPageBytes = 1 << 20
+
 // Page is one answer of a query. A page may be shorter than its limit, or even
 // empty, and still have a Cursor; the end is an empty Cursor. A cursor is bound to
-// its query: with another one it is refused as fault.Invalid.
+// its query, whose Limit alone may change: with another one it is refused as
+// fault.Invalid. It names the last sort key of its page, readable to whoever decodes it.
 type Page struct {
 	Items  []Item
 	Cursor string
 }
 
-// Prefix answers the range [from, before) of all sort keys starting with p.
+// Prefix answers the range [from, before) of all sort keys starting with p. Both
+// are UTF-8, as DynamoDB's key conditions demand; byte order is code point order.
 func Prefix(p string) (from, before string) {
-	b := []byte(p)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] < 0xff {
-			b[i]++
-			return p, string(b[:i+1])
+	for rest := p; rest != ""; {
+		last, size := utf8.DecodeLastRuneInString(rest)
+		rest = rest[:len(rest)-size]
+		switch last {
+		case utf8.MaxRune: // nothing follows it: the key before it counts up
+		case surrogates - 1:
+			return p, rest + string(rune(surrogates+2048))
+		default:
+			return p, rest + string(last+1)
 		}
 	}
 	return p, ""
 }
+
+// surrogates is the first of the 2,048 code points that no UTF-8 text holds.
+const surrogates = 0xd800
 
 // Table is the contract. Every read is strongly consistent: it sees each
 // transaction acknowledged before it began.
@@ -129,7 +145,8 @@ type Table interface {
 	// Get answers the item, or fault.NotFound.
 	Get(ctx context.Context, key Key) (Item, error)
 	// BatchGet answers the items that exist among at most 100 keys, in the order
-	// of the keys; absent ones are left out. It is no snapshot of one moment.
+	// of the keys; absent ones are left out, and a key given twice is answered
+	// twice. It is no snapshot of one moment.
 	BatchGet(ctx context.Context, keys []Key) ([]Item, error)
 	// Query answers a page.
 	Query(ctx context.Context, q Query) (Page, error)
@@ -176,7 +193,7 @@ func Validate(writes []Write) error {
 	seen := make(map[Key]struct{}, len(writes))
 	for i, w := range writes {
 		k := w.Item.Key
-		if err := validateKey(k); err != nil {
+		if err := ValidateKeys(k); err != nil {
 			return err
 		}
 		if _, twice := seen[k]; twice {
@@ -186,8 +203,14 @@ func Validate(writes []Write) error {
 		if w.Action < ActionPut || w.Action > ActionCheck {
 			return fault.New(fault.Invalid, "write %d has no action", i)
 		}
+		if w.Condition.exact && w.Condition.version < 1 {
+			return fault.New(fault.Invalid, "write %d requires version %d, but versions begin at 1", i, w.Condition.version)
+		}
 		if w.Action == ActionCheck && w.Condition == (Condition{}) {
 			return fault.New(fault.Invalid, "write %d checks nothing", i)
+		}
+		if !utf8.Valid(w.Item.Body) {
+			return fault.New(fault.Invalid, "the body of write %d is not UTF-8", i)
 		}
 		size := len(k.Partition) + len(k.Sort) + len(w.Item.Body)
 		if size > MaxItemBytes {
@@ -201,11 +224,19 @@ func Validate(writes []Write) error {
 	return nil
 }
 
-func validateKey(k Key) error {
-	for _, part := range []string{k.Partition, k.Sort} {
-		if part == "" || len(part) > 1024 || !utf8.ValidString(part) || strings.ContainsRune(part, 0) {
+// ValidateKeys refuses keys no item can have, and more of them than one BatchGet takes.
+func ValidateKeys(keys ...Key) error {
+	if len(keys) > MaxItems {
+		return fault.New(fault.Invalid, "at most %d keys are read at once, not %d", MaxItems, len(keys))
+	}
+	for _, k := range keys {
+		if !validPart(k.Partition) || !validPart(k.Sort) {
 			return fault.New(fault.Invalid, "the key %q is not 1 to 1024 bytes of UTF-8 without NUL", k)
 		}
 	}
 	return nil
+}
+
+func validPart(part string) bool {
+	return part != "" && len(part) <= 1024 && utf8.ValidString(part) && !strings.ContainsRune(part, 0)
 }
