@@ -269,7 +269,11 @@ func (q *Queue) ring() {
 	}
 }
 
-// after answers the moment d after t in milliseconds, never before it.
+// after answers the moment d after t in milliseconds: not before it when there
+// is something to wait for, and not after it when there is not.
 func after(t time.Time, d time.Duration) int64 {
+	if d == 0 {
+		return t.UnixMilli()
+	}
 	return t.Add(d + time.Millisecond - 1).UnixMilli()
 }
