@@ -1,0 +1,428 @@
+package bitbucket
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"runnerhub/shared/fault"
+	"runnerhub/shared/secret"
+)
+
+const (
+	maxJSON      = 1 << 20
+	maxRetries   = 2
+	retryBase    = 100 * time.Millisecond
+	maxRedirects = 3
+
+	// Bitbucket's 429 was recorded without Retry-After, and a quick retry makes
+	// it worse: its budgets are counted by the hour.
+	defaultRetryAfter = time.Minute
+	maxRetryAfter     = time.Hour
+)
+
+// TokenSource answers the access token a call is made with. It is asked once a
+// call with an empty refused, and once more, with the token that Bitbucket just
+// answered 401 to, so that it can refresh. It has its own deadlines.
+type TokenSource func(ctx context.Context, refused secret.Text) (secret.Text, error)
+
+// Client makes API calls as one account. Its errors are of these kinds of
+// package fault: Invalid (400, our own checks, links and redirects to another
+// host), Revoked (401, also with a fresh token), Forbidden (403), NotFound (404),
+// Conflict (409), Gone (410), TooLarge, RateLimited (with RetryAfter), Unavailable
+// (5xx, network, deadline), and Unknown: a write whose answer was lost, so that
+// it may have happened. Errors of the token source keep their kind.
+//
+// Reads are repeated up to twice when Bitbucket was unavailable and there is
+// time; writes and 429 never.
+type Client struct {
+	b     *Bitbucket
+	token TokenSource
+}
+
+// As answers a client that calls with the tokens of the source.
+func (b *Bitbucket) As(token TokenSource) *Client { return &Client{b: b, token: token} }
+
+// request is one API call.
+type request struct {
+	doing   string // for errors: "reading a branch"
+	method  string
+	path    []string // segments below the API address, unescaped
+	query   url.Values
+	body    any         // sent as JSON when not nil
+	private secret.Text // part of body; kept out of errors
+
+	// raw asks for bytes instead of JSON, at most limit of them; such an answer
+	// may come from another host, which then does not see the token.
+	raw   bool
+	limit int64
+}
+
+// answer is a 2xx with its body.
+type answer struct {
+	header http.Header
+	body   []byte
+}
+
+// call performs r and decodes the JSON answer into result, unless that is nil.
+func (c *Client) call(ctx context.Context, r request, result any) error {
+	a, err := c.fetch(ctx, r)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(a.body, result); err != nil {
+		return r.fail(lost(r.method), err, "an answer that is no JSON of the documented shape")
+	}
+	return nil
+}
+
+// fetch performs r with the source's token, and once more with a fresh one when
+// that was refused: a 401 is never carried out, so this is safe for writes.
+func (c *Client) fetch(ctx context.Context, r request) (answer, error) {
+	token, err := c.token(ctx, secret.Text{})
+	if err != nil {
+		return answer{}, fmt.Errorf("bitbucket: a token for %s: %w", r.doing, err)
+	}
+	a, err := c.b.perform(ctx, r, token)
+	if !fault.Is(err, fault.Revoked) {
+		return a, err
+	}
+	fresh, tokenErr := c.token(ctx, token)
+	if tokenErr != nil {
+		return answer{}, fmt.Errorf("bitbucket: a fresh token for %s: %w", r.doing, tokenErr)
+	}
+	if fresh.Equal(token) {
+		return answer{}, err
+	}
+	return c.b.perform(ctx, r, fresh)
+}
+
+func (b *Bitbucket) perform(ctx context.Context, r request, token secret.Text) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	for try := 0; ; try++ {
+		a, err := b.roundTrip(ctx, r, token)
+		if r.method != http.MethodGet || try == maxRetries || !fault.Is(err, fault.Unavailable) || !pause(ctx, try) {
+			return a, err
+		}
+	}
+}
+
+// pause waits before a retry, and reports whether there is time for one.
+func pause(ctx context.Context, try int) bool {
+	wait := retryBase << try
+	wait = wait/2 + rand.N(wait)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < 2*wait {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// roundTrip sends r once, following redirects of reads by the rules of the
+// package comment.
+func (b *Bitbucket) roundTrip(ctx context.Context, r request, token secret.Text) (answer, error) {
+	target, own := b.address(r), true
+	for range maxRedirects + 1 {
+		next, a, err := b.send(ctx, r, target, token, own)
+		if next == nil {
+			return a, err
+		}
+		own = own && b.home(next)
+		if !own && (!r.raw || next.Scheme != b.api.Scheme) {
+			return answer{}, r.fail(fault.Invalid, nil, "a redirect to another host, which was not followed")
+		}
+		target = next
+	}
+	return answer{}, r.fail(fault.Invalid, nil, "too many redirects")
+}
+
+// send makes one HTTP request. It answers the address of a redirect to follow,
+// or the outcome.
+func (b *Bitbucket) send(ctx context.Context, r request, target *url.URL, token secret.Text, own bool) (*url.URL, answer, error) {
+	ctx, sent := traceSent(ctx)
+	req, err := r.build(ctx, target)
+	if err != nil {
+		return nil, answer{}, fmt.Errorf("bitbucket: %s: %w", r.doing, err)
+	}
+	if own {
+		req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	}
+	resp, err := b.http.Do(req)
+	if err != nil {
+		kind := fault.Unavailable
+		if sent() {
+			kind = lost(r.method)
+		}
+		return nil, answer{}, r.fail(kind, err, "no answer")
+	}
+	defer resp.Body.Close()
+
+	limit := r.limit
+	if limit == 0 || resp.StatusCode > 299 {
+		limit = maxJSON
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	switch {
+	case resp.StatusCode > 399:
+		if !own && resp.StatusCode == http.StatusUnauthorized {
+			// Not Bitbucket's word on our token, which this host never saw.
+			return nil, answer{}, r.fail(fault.Forbidden, nil, "refused by the host that Bitbucket redirected to")
+		}
+		return nil, answer{}, b.refusal(r, resp, body, token)
+	case resp.StatusCode > 299:
+		next, err := resp.Location()
+		if err != nil || r.method != http.MethodGet {
+			return nil, answer{}, r.fail(fault.Invalid, err, "a redirect (%d), which was not followed", resp.StatusCode)
+		}
+		return next, answer{}, nil
+	case err != nil:
+		return nil, answer{}, r.fail(lost(r.method), err, "an answer that broke off")
+	case int64(len(body)) > limit:
+		return nil, answer{}, r.fail(fault.TooLarge, nil, "an answer of more than %d bytes", limit)
+	}
+	return nil, answer{resp.Header, body}, nil
+}
+
+func (r request) build(ctx context.Context, target *url.URL) (*http.Request, error) {
+	var body io.Reader
+	if r.body != nil {
+		data, err := json.Marshal(r.body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "RunnerHub")
+	if !r.raw {
+		req.Header.Set("Accept", "application/json")
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// address escapes each segment: UUIDs go over the wire as %7B…%7D, and a branch
+// name with a slash stays one segment.
+func (b *Bitbucket) address(r request) *url.URL {
+	u := *b.api
+	raw := u.EscapedPath()
+	for _, s := range r.path {
+		u.Path += "/" + s
+		raw += "/" + url.PathEscape(s)
+	}
+	u.RawPath = raw
+	u.RawQuery = r.query.Encode()
+	return &u
+}
+
+// home reports whether u is on the configured API host, where the token may go.
+func (b *Bitbucket) home(u *url.URL) bool {
+	return u.Scheme == b.api.Scheme && u.Host == b.api.Host && u.User == nil
+}
+
+// refusal turns an answer from 400 on into an error.
+func (b *Bitbucket) refusal(r request, resp *http.Response, body []byte, token secret.Text) error {
+	kind := kindOf(resp.StatusCode, r.method)
+	said := redact(envelope(body), token, r.private, b.secret)
+	if said != "" {
+		said = ": " + said
+	}
+	e := fault.New(kind, "Bitbucket, %s: %s (%d)%s", r.doing, meaning(kind), resp.StatusCode, said)
+	if kind == fault.RateLimited {
+		e.RetryAfter = retryAfter(resp.Header, b.now())
+	}
+	return e
+}
+
+// fail makes an error about an answer that is not a plain refusal.
+func (r request) fail(kind fault.Kind, cause error, format string, args ...any) error {
+	e := fault.New(kind, "Bitbucket, %s: %s", r.doing, fmt.Sprintf(format, args...))
+	e.Cause = cause
+	return e
+}
+
+// kindOf is the one table of what a status from 400 on means.
+func kindOf(status int, method string) fault.Kind {
+	switch status {
+	case http.StatusUnauthorized:
+		return fault.Revoked
+	case http.StatusForbidden:
+		return fault.Forbidden
+	case http.StatusNotFound:
+		return fault.NotFound
+	case http.StatusRequestTimeout:
+		return fault.Unavailable
+	case http.StatusConflict:
+		return fault.Conflict
+	case http.StatusGone:
+		return fault.Gone
+	case http.StatusRequestEntityTooLarge:
+		return fault.TooLarge
+	case http.StatusTooManyRequests:
+		return fault.RateLimited
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return lost(method) // a gateway that got no answer cannot know either
+	}
+	if status >= 500 {
+		return fault.Unavailable
+	}
+	return fault.Invalid
+}
+
+// lost is the kind of an answer that did not arrive after the request was sent.
+func lost(method string) fault.Kind {
+	if method == http.MethodGet {
+		return fault.Unavailable
+	}
+	return fault.Unknown
+}
+
+func meaning(k fault.Kind) string {
+	switch k {
+	case fault.Revoked:
+		return "the authorisation was refused"
+	case fault.Forbidden:
+		return "the connected account may not do this"
+	case fault.NotFound:
+		return "not there, or not to be seen by the connected account"
+	case fault.RateLimited:
+		return "too many requests"
+	case fault.Unavailable, fault.Unknown:
+		return "Bitbucket failed"
+	default:
+		return "refused"
+	}
+}
+
+// envelope answers the message of Bitbucket's error body, cut, or nothing: some
+// answers (429, gateways) are plain text or HTML.
+func envelope(body []byte) string {
+	var e struct {
+		Error struct {
+			Message string
+			Detail  any
+		}
+	}
+	if json.Unmarshal(body, &e) != nil {
+		return ""
+	}
+	text := e.Error.Message
+	if detail, ok := e.Error.Detail.(string); ok && detail != "" {
+		text += "; " + detail
+	}
+	return plain(text, 300)
+}
+
+// redact answers text, or nothing when it repeats one of the secrets.
+func redact(text string, secrets ...secret.Text) string {
+	for _, s := range secrets {
+		if !s.Empty() && strings.Contains(text, s.Reveal()) {
+			return ""
+		}
+	}
+	return text
+}
+
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	wait := defaultRetryAfter
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
+		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil && at.After(now) {
+		wait = at.Sub(now)
+	}
+	return min(wait, maxRetryAfter)
+}
+
+// traceSent reports later whether a connection was got, so that the request may
+// have reached the other side. Before that (dialling, handshake) it has not.
+func traceSent(ctx context.Context) (context.Context, func() bool) {
+	var sent atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
+	return httptrace.WithClientTrace(ctx, trace), sent.Load
+}
+
+// page is Bitbucket's list envelope.
+type page[W any] struct {
+	Values []W    `json:"values"`
+	Next   string `json:"next"`
+}
+
+// Page is one page of a list. Cursor asks for the next one, with the same other
+// arguments; it is empty on the last page. It is opaque and may be shown to a
+// browser: it holds no address and no token.
+type Page[T any] struct {
+	Items  []T
+	Cursor string
+}
+
+const maxCursor = 2048
+
+// list reads one page. A cursor is the part of the next link's query that is not
+// ours (usually a page token): path and filters always come from the caller's
+// arguments, so a made-up cursor reads nothing else.
+func list[W, T any](ctx context.Context, c *Client, r request, cursor string, convert func(W) (T, error)) (Page[T], error) {
+	own := r.query
+	if cursor != "" {
+		more, err := decodeCursor(cursor)
+		if err != nil {
+			return Page[T]{}, err
+		}
+		r.query = merge(more, own)
+	}
+	var wire page[W]
+	if err := c.call(ctx, r, &wire); err != nil {
+		return Page[T]{}, err
+	}
+	result := Page[T]{Items: make([]T, 0, len(wire.Values))}
+	for _, w := range wire.Values {
+		item, err := convert(w)
+		if err != nil {
+			return Page[T]{}, r.fail(fault.Unavailable, err, "an answer of another shape than documented")
+		}
+		result.Items = append(result.Items, item)
+	}
+	var err error
+	result.Cursor, err = c.b.encodeCursor(r, wire.Next, own)
+	return result, err
+}
+
+// listAll reads every page, up to a bound that no honest repository reaches.
+func listAll[W, T any](ctx context.Context, c *Client, r request, convert func(W) (T, error)) ([]T, error) {
+	const maxPages = 10
+	var all []T
+	cursor := ""
+	for range maxPages {
+		p, err := list(ctx, c, r, cursor, convert)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p.Items...)
+		if cursor = p.Cursor; cursor == "" {
+			return all, nil
+		}
+	}
+	return nil, r.fail(fault.TooLarge, nil, "more than %d pages", maxPages)
+}
