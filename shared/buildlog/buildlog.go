@@ -9,10 +9,21 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"runnerhub/shared/fault"
 )
 
-// MaxText is the longest text of a line in bytes; longer ones are split by the writer.
-const MaxText = 16 << 10
+const (
+	// MaxText is the longest text of a line in bytes; longer ones are split by the writer.
+	MaxText = 16 << 10
+	// MaxStep is the longest name of a step in a line, in bytes.
+	MaxStep = 256
+	// MaxLine is the longest text form of a line in bytes, with its newline: time, step and
+	// text, and what is between them.
+	MaxLine = 64 + MaxStep + MaxText
+	// MaxPage is the most lines one Read answers.
+	MaxPage = 1000
+)
 
 // Line is one line of output.
 type Line struct {
@@ -28,58 +39,96 @@ type Page struct {
 	Cursor string
 }
 
-// Log is the contract. A build is named by its id; a log nobody wrote to is empty, not absent.
+// Log is the contract. A build is named by its id, of [A-Za-z0-9._-]{1,128} and not beginning with a
+// dot; any other is fault.Invalid. A log nobody wrote to is empty, not absent.
 type Log interface {
-	// Append adds lines, all or none, after what is there.
+	// Append adds lines, all or none, after what is there. Only when its process dies, or after
+	// fault.Unknown, the first ones may be there without the others, each of them whole.
 	Append(ctx context.Context, build string, lines ...Line) error
-	// Read answers up to limit lines (1 to 1,000) from cursor on; the empty cursor is the
-	// beginning. A cursor that this log did not make is fault.Invalid.
+	// Read answers up to limit lines (1 to MaxPage) from cursor on; the empty cursor is the
+	// beginning. It may answer fewer though there are more, but none only when there was
+	// no more. A cursor that this log did not make for this build is fault.Invalid.
 	Read(ctx context.Context, build, cursor string, limit int) (Page, error)
 }
 
+// CheckBuild refuses what is no id of a build.
+func CheckBuild(build string) error {
+	bad := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
+	}
+	if build == "" || len(build) > 128 || build[0] == '.' || strings.ContainsFunc(build, bad) {
+		return fault.New(fault.Invalid, "%.200q is no id of a build", build)
+	}
+	return nil
+}
+
+// CheckLimit refuses what is no limit of a page.
+func CheckLimit(limit int) error {
+	if limit < 1 || limit > MaxPage {
+		return fault.New(fault.Invalid, "a page of a log has 1 to %d lines, not %d", MaxPage, limit)
+	}
+	return nil
+}
+
+// BadCursor is the error for a cursor that the log did not make.
+func BadCursor() error {
+	return fault.New(fault.Invalid, "the cursor is not one of this log")
+}
+
 // AppendText appends the text form of l to b: time, tab, step, tab, text, newline. Tabs
-// and line breaks in the step, and line breaks in the text, become spaces; bytes that are not UTF-8
-// become U+FFFD; a text over MaxText is cut.
+// and line breaks in the step, and line breaks in the text, become spaces; NUL and bytes that
+// are not UTF-8 become U+FFFD; a step over MaxStep or a text over MaxText is cut. So the form of a line
+// never holds a NUL, and drivers may use it for marks of their own.
 func (l Line) AppendText(b []byte) []byte {
 	b = l.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, '\t')
-	b = append(b, flat(l.Step, "\t\r\n")...)
+	b = append(b, clean(l.Step, "\t\r\n", MaxStep)...)
 	b = append(b, '\t')
-	text := flat(l.Text, "\r\n")
-	if len(text) > MaxText {
-		cut := MaxText
-		for !utf8.RuneStart(text[cut]) {
-			cut--
-		}
-		text = text[:cut]
-	}
-	b = append(b, text...)
+	b = append(b, clean(l.Text, "\r\n", MaxText)...)
 	return append(b, '\n')
-}
-
-func flat(s, breaks string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if !strings.ContainsAny(s, breaks) {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune(breaks, r) {
-			return ' '
-		}
-		return r
-	}, s)
 }
 
 // ParseLine reads the text form, without its newline. A line that is none, for
 // instance because something else wrote to the log, becomes text without time and step.
+// Whatever s is, the line keeps to the limits that AppendText sets.
 func ParseLine(s string) Line {
-	at, rest, ok := strings.Cut(s, "\t")
-	if ok {
-		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
-			if step, text, ok := strings.Cut(rest, "\t"); ok {
-				return Line{Time: t, Step: step, Text: text}
-			}
-		}
+	if line, ok := ParseForm(s); ok {
+		return line
 	}
-	return Line{Text: strings.ToValidUTF8(s, "\uFFFD")}
+	return Line{Text: clean(s, "\r\n", MaxText)}
+}
+
+// ParseForm is ParseLine for text that must be the text form of a line.
+func ParseForm(s string) (line Line, ok bool) {
+	at, rest, _ := strings.Cut(s, "\t")
+	step, text, ok := strings.Cut(rest, "\t")
+	t, err := time.Parse(time.RFC3339Nano, at)
+	// Moved to UTC, the first and last day may leave the years that the form can hold.
+	if t = t.UTC(); !ok || err != nil || t.Year() < 1 || t.Year() > 9999 {
+		return Line{}, false
+	}
+	return Line{Time: t, Step: clean(step, "\t\r\n", MaxStep), Text: clean(text, "\r\n", MaxText)}, true
+}
+
+// clean makes s valid UTF-8 of at most limit bytes, without NUL, its breaks turned into spaces.
+func clean(s, breaks string, limit int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if strings.ContainsAny(s, breaks) || strings.ContainsRune(s, 0) {
+		s = strings.Map(func(r rune) rune {
+			if r == 0 {
+				return utf8.RuneError
+			}
+			if strings.ContainsRune(breaks, r) {
+				return ' '
+			}
+			return r
+		}, s)
+	}
+	if len(s) <= limit {
+		return s
+	}
+	for !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
 }
