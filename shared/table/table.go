@@ -17,12 +17,13 @@ import (
 	"runnerhub/shared/fault"
 )
 
-// Limits of one transaction, the smaller of what every driver can do
-// (DynamoDB TransactWriteItems).
+// Limits of one transaction, the smallest of what the drivers can do: those of
+// DynamoDB's TransactWriteItems (100 items, 400 KiB an item, 4 MiB) less 1 KiB an
+// item for what DynamoDB counts besides keys and body.
 const (
 	MaxItems     = 100
-	MaxItemBytes = 400 << 10 // keys and body of one item
-	MaxBytes     = 4 << 20   // all items of one transaction
+	MaxItemBytes = 399 << 10                // keys and body of one item
+	MaxBytes     = 4<<20 - MaxItems*(1<<10) // keys and bodies of all items
 )
 
 // Key names an item. Both parts are UTF-8, not empty, at most 1,024 bytes, and
