@@ -10,7 +10,7 @@ import "context"
 // Schedule is one entry.
 type Schedule struct {
 	ID   string // [A-Za-z0-9_-]{1,64}
-	Cron string // five fields: minute, hour, day of month, month, day of week; names and ranges allowed
+	Cron string // five fields: minute, hour, day of month, month, day of week; see Check
 	Zone string // IANA name, e.g. "Europe/Berlin"
 }
 
@@ -20,10 +20,11 @@ type Due struct {
 	Minute   string `json:"minute"`   // RFC 3339 UTC, at whole minutes
 }
 
-// Timetable is the contract. A cron expression or zone that is not understood is
-// fault.Invalid naming the field.
+// Timetable is the contract. What Schedule.Check refuses is refused with its error:
+// fault.Invalid naming the field, "id", "cron" or "zone".
 type Timetable interface {
-	// Put adds the schedule or replaces the one with its ID.
+	// Put adds the schedule or replaces the one with its ID; the first minute published is one that
+	// comes after. The same schedule put again changes nothing.
 	Put(ctx context.Context, s Schedule) error
 	// Delete removes it; an absent one is no error. A minute already published may still arrive.
 	Delete(ctx context.Context, id string) error
