@@ -372,32 +372,33 @@ func (r *reader) entries(n *yaml.Node, at string) iter.Seq2[*yaml.Node, *yaml.No
 			r.refuse(n, at, "found %d entries, expected at most %d", len(n.Content)/2, maxEntries)
 			return
 		}
+		lines := make(map[string]int, 8)
 		for i := 0; i < len(n.Content); i += 2 {
 			key := target(n.Content[i])
-			switch first := firstWithKey(n, key.Value); {
-			case key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0:
+			if key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0 {
 				r.refuse(key, at, "found %s as a key, expected plain text", describe(key))
-			case first < i:
-				r.refuse(key, join(at, cut(key.Value, 60)), "the key %s is already given in line %d: keep one of them",
-					shown(key.Value), n.Content[first].Line)
-			case !yield(key, n.Content[i+1]):
+				continue
+			}
+			if line, twice := lines[key.Value]; twice {
+				r.refuse(key, join(at, cut(key.Value, 60)), "the key %s is already given in line %d: keep one of them", shown(key.Value), line)
+				continue
+			}
+			lines[key.Value] = key.Line
+			if !yield(key, n.Content[i+1]) {
 				return
 			}
 		}
 	}
 }
 
-// firstWithKey is the place of the first key with this text; maps are short.
-func firstWithKey(n *yaml.Node, key string) int {
+func hasKey(n *yaml.Node, key string) bool {
 	for i := 0; i < len(n.Content); i += 2 {
 		if k := target(n.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
-			return i
+			return true
 		}
 	}
-	return len(n.Content)
+	return false
 }
-
-func hasKey(n *yaml.Node, key string) bool { return firstWithKey(n, key) < len(n.Content) }
 
 // list walks a list of at least least entries.
 func (r *reader) list(n *yaml.Node, at string, least int) iter.Seq2[int, *yaml.Node] {

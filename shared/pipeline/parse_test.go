@@ -3,6 +3,7 @@ package pipeline
 import (
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,9 +136,13 @@ func TestProblems(t *testing.T) {
 		},
 		{"tab", "a:\n\t- b\n", `2:1: found a tab, expected spaces: YAML is indented with spaces only`},
 		{"@", "run: @x\n", `1:6: found '@' at the start of a value: put the value in quotes`},
-		{"open list", "a: [b, c\nd: e\n", `1:8: found a list that is not closed: add the "]", or the "," between its entries`},
-		{"open map", "a: {b: c\nd: e\n", `1:8: found a map that is not closed: add the "}", or the "," between its entries`},
+		{"open list", "a: [b, c\nd: e\n", `1:4: found a list that is not closed: add the "]", or the "," between its entries`},
+		{"open map", "a: {b: c\nd: e\n", `1:4: found a map that is not closed: add the "}", or the "," between its entries`},
 		{"open quote", "a: 'b\nc: d\n", `1:4: found a quoted text that is not closed: add the quote at its end`},
+		{"open quote among others", "a: 'b'\nc: {d: 'e', f: 'g}\nh: i\n", `2:16: found a quoted text that is not closed: add the quote at its end`},
+		{"open double quote", "a: 'b\"'\nc: \"it's\n", `2:4: found a quoted text that is not closed: add the quote at its end`},
+		{"list open at the end", "a: [b]\nc: [d,\n  [e],\n", `4: a value is missing: remove the "," too many, or close the list or map`},
+		{"comma too many", "a: [b]\nc: [d,, e]\n", `2: a value is missing: remove the "," too many, or close the list or map`},
 		{
 			"bad escape", "a: \"b \\q\"\n",
 			`1:7: found a \ escape that does not exist: use single quotes, in which \ means itself, or write \\`,
@@ -316,6 +321,51 @@ steps:
 			}
 			if got, want := problems.Error(), strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestSyntaxErrorPlace breaks a sound file at many of its lines and expects to
+// be told the line and column of the break.
+func TestSyntaxErrorPlace(t *testing.T) {
+	t.Parallel()
+	var lines []string
+	lines = append(lines, "name: a", "steps:")
+	for range 15 {
+		lines = append(lines,
+			`  - name: "it's quoted"`,
+			`    run: |`,
+			`      echo "{['`,
+			`    env: {A: 'b', C: [d, "e"]}`,
+			`    branches: [`,
+			`      "main", 'x', {a: b},`,
+			`    ]`,
+			`    text: 'over`,
+			`      two lines'`)
+	}
+	for _, tt := range []struct {
+		insert string
+		column int
+	}{
+		{`    a: b: c`, 9},
+		{`    x: *.js`, 8},
+		{`    x: [y, *feature]`, 12},
+		{`    x: @y`, 8},
+		{`    x: [[a], [b], c`, 8},
+		{`    x: {a: {b: c}, d: [e]`, 8},
+		{`    x: "a" b`, 12},
+		{"\tx: y", 1},
+		{`    colonless`, 5},
+	} {
+		t.Run(tt.insert, func(t *testing.T) {
+			t.Parallel()
+			for at := 2; at < len(lines); at += 36 {
+				broken := slices.Insert(slices.Clone(lines), at+4, tt.insert)
+				_, problems := Parse([]byte(strings.Join(broken, "\n")))
+				if len(problems) != 1 || problems[0].Line != at+5 || problems[0].Column != tt.column {
+					t.Errorf("line %d, column %d: got %v", at+5, tt.column, problems)
+				}
 			}
 		})
 	}

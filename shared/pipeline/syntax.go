@@ -78,30 +78,122 @@ func nodes(text []byte) (root *yaml.Node, err error) {
 	return first.Content[0], nil
 }
 
-// syntaxProblem says where and what the syntax error err of text is.
-//
-// yaml.v3 gives no column, often no line and sometimes a wrong one. The place
-// is where the shortest beginning of the text ends that fails in the same way.
+// syntaxProblem says where and what the syntax error err of text is. yaml.v3
+// gives no column, often no line and sometimes a wrong one.
 func syntaxProblem(text []byte, err error) *Problem {
 	line, what := splitLine(err)
 	if len(text) > maxSearch {
 		return &Problem{Line: line, Message: explain(what, nil)}
 	}
-	end := sort.Search(len(text), func(n int) bool {
-		_, err := nodes(text[:n])
-		if err == nil {
-			return false
+	if remembered(what) {
+		line, at := openedAt(text, what)
+		if at < 0 {
+			return &Problem{Line: line, Message: explain(what, nil)}
 		}
-		_, got := splitLine(err)
-		return got == what
-	})
-	at := max(end-1, 0)
-	lineStart := bytes.LastIndexByte(text[:at], '\n') + 1
+		return problemAt(text, at, explain(what, nil))
+	}
+	at := errorAt(text, what)
+	return problemAt(text, at, explain(what, text[at:]))
+}
+
+// errorAt finds the place of an error in text: the end of the shortest
+// beginning of the text that fails in the same way. Whole lines come first, as a
+// beginning that ends inside a sound line may fail for that alone.
+func errorAt(text []byte, what string) int {
+	var ends []int
+	for line := range bytes.SplitAfterSeq(text, []byte{'\n'}) {
+		start := 0
+		if len(ends) > 0 {
+			start = ends[len(ends)-1]
+		}
+		ends = append(ends, start+len(line))
+	}
+	line := sort.Search(len(ends)-1, func(i int) bool { return failsWith(text[:ends[i]], what) })
+	start := 0
+	if line > 0 {
+		start = ends[line-1]
+	}
+	length := sort.Search(ends[line]-start, func(n int) bool { return failsWith(text[:start+n], what) })
+	at := max(start, start+length-1)
 	if strings.HasPrefix(what, "unknown anchor") {
 		// The name has to be read before it can be unknown; point to its start.
-		at = max(bytes.LastIndexByte(text[:at+1], '*'), lineStart)
+		at = max(start, start+bytes.LastIndexByte(text[start:at+1], '*'))
 	}
-	return problemAt(text, at, explain(what, text[at:]))
+	return at
+}
+
+// remembered reports whether yaml.v3 knows the line of an error. They are the
+// errors that a text gets just by ending in a quote or a list, so that errorAt
+// would find them in sound places.
+func remembered(what string) bool {
+	return opening(what) != "" || strings.Contains(what, "expected node content")
+}
+
+// opening lists the characters that open what the error says is not closed.
+func opening(what string) string {
+	switch {
+	case strings.Contains(what, "unexpected end of stream"):
+		return `'"`
+	case strings.Contains(what, "expected ',' or ']'"):
+		return "["
+	case strings.Contains(what, "expected ',' or '}'"):
+		return "{"
+	}
+	return ""
+}
+
+// openedAt is the line of a remembered error and the place in text where
+// the thing was opened that the text never closes; -1 where that is unclear.
+func openedAt(text []byte, what string) (line, at int) {
+	chars := opening(what)
+	quote := strings.Contains(chars, "'")
+	// yaml.v3 takes line 0 for unknown and counts from 1 in its scanner, which
+	// reads quotes, and from 0 in its parser. A line before the text makes both
+	// tell the truth.
+	_, err := nodes(append([]byte{'\n'}, text...))
+	if err == nil {
+		return 0, -1
+	}
+	line, _ = splitLine(err)
+	if quote {
+		line--
+	}
+	start := 0
+	for range line - 1 {
+		start += bytes.IndexByte(text[start:], '\n') + 1
+	}
+	end := len(text)
+	if i := bytes.IndexByte(text[start:], '\n'); i >= 0 {
+		end = start + i
+	}
+	const tries = 20
+	for range tries {
+		end = start + bytes.LastIndexAny(text[start:end], chars)
+		if end < start {
+			break
+		}
+		// Before the quote a list may be open; before the outermost open list
+		// all is well.
+		if quote && !failsWith(text[:end], what) || !quote && sound(text[:end]) {
+			return line, end
+		}
+	}
+	return line, -1
+}
+
+func sound(text []byte) bool {
+	_, err := nodes(text)
+	return err == nil
+}
+
+// failsWith reports whether text has this very error.
+func failsWith(text []byte, what string) bool {
+	_, err := nodes(text)
+	if err == nil {
+		return false
+	}
+	_, got := splitLine(err)
+	return got == what
 }
 
 // splitLine takes the line apart from the words of an error of yaml.v3.
@@ -141,6 +233,8 @@ func explain(what string, rest []byte) string {
 		return `found a map that is not closed: add the "}", or the "," between its entries`
 	case has("unexpected end of stream"):
 		return "found a quoted text that is not closed: add the quote at its end"
+	case has("expected node content"):
+		return `a value is missing: remove the "," too many, or close the list or map`
 	case has("unknown escape character"):
 		return `found a \ escape that does not exist: use single quotes, in which \ means itself, or write \\`
 	case has("did not find expected key"):
