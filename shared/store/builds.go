@@ -19,7 +19,8 @@ type Build struct {
 	Runner         string    `json:"runner"` // which runner admits it
 	Refname        string    `json:"refname"`
 	TimeoutSeconds int       `json:"timeout_seconds"`
-	Attempt        string    `json:"attempt,omitempty"`
+	Attempts       int       `json:"attempts,omitempty"` // how many were made
+	Attempt        string    `json:"attempt,omitempty"`  // the current one: the build has a slot
 	AttemptAt      time.Time `json:"attempt_at,omitzero"`
 	Ticket         string    `json:"ticket,omitempty"` // hash of the attempt's ticket
 	Nonce          string    `json:"nonce,omitempty"`  // of the one who claimed the attempt
@@ -208,14 +209,14 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 				return err
 			}
 		}
-		if old.State == ci.Queued {
-			c.delete(waitingKey(old), table.Condition{})
-		}
 		if b.State.Status() != old.State.Status() {
 			if err := s.wantStatus(ctx, c, *b); err != nil {
 				return err
 			}
 		}
+	}
+	if old.Attempt == "" && (b.Attempt != "" || b.State.Final()) {
+		c.delete(waitingKey(old), table.Condition{})
 	}
 	if old.Ticket != "" && (b.State.Final() || b.Ticket != old.Ticket) {
 		c.delete(ticketKey(old.Ticket), table.Condition{})
@@ -270,6 +271,14 @@ type Attempt struct {
 	DueAt  time.Time
 }
 
+// Begin makes a the build's current attempt; the ticket of an earlier one is dead.
+// The build stays QUEUED until a runner took it.
+func (b *Build) Begin(a Attempt, now time.Time) {
+	b.Attempts++
+	b.Attempt, b.AttemptAt, b.Ticket, b.DueAt = a.ID, now, a.Ticket, a.DueAt
+	b.Nonce, b.Reference, b.Reason = "", "", ""
+}
+
 // Admit takes the next build out of the line before a runner and gives it a slot:
 // of the workspaces that wait, the one with the fewest builds at work goes first,
 // and of equals the one whose build has waited longest. Admitted is false when nobody
@@ -299,8 +308,7 @@ func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attem
 			return err
 		}
 		b = old
-		b.State, b.Attempt, b.AttemptAt, b.Ticket, b.DueAt = ci.Starting, a.ID, s.now(), a.Ticket, a.DueAt
-		b.Reason = ""
+		b.Begin(a, s.now())
 		if taken.Builds == nil {
 			taken.Builds = map[string]string{}
 		}
@@ -345,6 +353,15 @@ func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, t
 		}
 		_, from = table.Prefix(w.Workspace + "#")
 	}
+}
+
+// Waits reports whether any build waits for a runner.
+func (s *Store) Waits(ctx context.Context, runner string) (bool, error) {
+	page, err := s.table.Query(ctx, table.Query{Partition: "WAITING#" + runner, Limit: 1})
+	if err != nil {
+		return false, fmt.Errorf("store: looking for waiting builds: %w", err)
+	}
+	return len(page.Items) > 0, nil
 }
 
 // Admitted lists the ids of the builds that hold a slot of a runner.

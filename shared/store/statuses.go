@@ -30,10 +30,11 @@ type Status struct {
 	PostedAt time.Time `json:"posted_at,omitzero"`
 	// Doubtful: some post was never answered, so what Bitbucket shows has to be
 	// read back before the status counts as posted.
-	Doubtful bool   `json:"doubtful,omitempty"`
-	Ended    string `json:"ended,omitempty"`   // why no more posts are made for this revision, in words
-	Problem  string `json:"problem,omitempty"` // why the last post failed, in words
-	Tries    int    `json:"tries,omitempty"`
+	Doubtful   bool      `json:"doubtful,omitempty"`
+	DoubtfulAt time.Time `json:"doubtful_at,omitzero"`
+	Ended      string    `json:"ended,omitempty"`   // why no more posts are made for this revision, in words
+	Problem    string    `json:"problem,omitempty"` // why the last post failed, in words
+	Tries      int       `json:"tries,omitempty"`
 
 	Holder     string    `json:"holder,omitempty"` // who posts now
 	LeaseUntil time.Time `json:"lease_until,omitzero"`
@@ -41,6 +42,9 @@ type Status struct {
 
 	Version int64 `json:"-"`
 }
+
+// unposted is after how long a status whose message got lost is looked at.
+const unposted = time.Minute
 
 // StatusRef names a status.
 type StatusRef struct {
@@ -52,9 +56,11 @@ type StatusRef struct {
 // Ref answers the status's name.
 func (st Status) Ref() StatusRef { return StatusRef{st.Repository, st.Commit, st.Key} }
 
-// Settled reports whether there is nothing (more) to post.
+// Settled reports whether there is nothing (more) to post or to read back. A doubt
+// matters once the status is final: until then another post follows anyway.
 func (st Status) Settled() bool {
-	return (st.Posted == st.Revision && !st.Doubtful) || st.Ended != ""
+	doubt := st.Doubtful && st.State != ci.StatusInProgress
+	return (st.Posted == st.Revision && !doubt) || st.Ended != ""
 }
 
 // String is the form a reference has in due entries.
@@ -101,7 +107,7 @@ func (s *Store) wantStatus(ctx context.Context, c *change, b Build) error {
 	st.Build, st.Number, st.App, st.State = b.ID, b.Number, b.App, b.State.Status()
 	st.Revision++
 	st.Ended, st.Problem, st.Tries = "", "", 0
-	st.DueAt = s.now()
+	st.DueAt = s.now().Add(unposted)
 	c.put(statusKey(st.Ref()), st, unlessVersion(version))
 	c.due(DueStatus, st.Ref().String(), was, st.DueAt)
 	return nil

@@ -1,0 +1,147 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/secret"
+	"runnerhub/shared/store"
+)
+
+// Admit gives waiting builds to the runner while it has room.
+func (d *Dispatch) Admit(ctx context.Context) error {
+	for {
+		attempt, ticket := d.attempt()
+		b, admitted, err := d.Store.Admit(ctx, d.RunnerName, d.Limits, attempt)
+		if err != nil {
+			return fmt.Errorf("dispatch: admitting: %w", err)
+		}
+		if !admitted {
+			return nil
+		}
+		if err := d.start(ctx, b, ticket); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Dispatch) attempt() (store.Attempt, secret.Text) {
+	ticket := d.NewTicket()
+	return store.Attempt{ID: d.NewID(), Ticket: ticket.Hash(), DueAt: d.Now().Add(startLimit)}, ticket
+}
+
+// restart makes a new attempt for an admitted build whose last one did not get
+// going. The old attempt's ticket is dead from then on: should it have started
+// after all, it runs nothing. One that has claimed its work is left alone.
+func (d *Dispatch) restart(ctx context.Context, id string) error {
+	attempt, ticket := d.attempt()
+	fresh := false
+	b, _, err := d.Store.ChangeBuild(ctx, id, func(b *store.Build) (bool, error) {
+		if fresh = b.Attempt == attempt.ID; fresh {
+			return false, nil // an earlier run of this very change
+		}
+		if b.Attempt == "" || b.Nonce != "" || b.State.Final() {
+			return false, nil
+		}
+		if b.Attempts >= maxAttempts {
+			b.State = ci.Errored
+			b.Reason = fmt.Sprintf("the runner did not get the build going in %d attempts", b.Attempts)
+			return true, nil
+		}
+		b.Begin(attempt, d.Now())
+		fresh = true
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("dispatch: a new attempt: %w", err)
+	}
+	if b.State.Final() {
+		return d.ended(ctx, b)
+	}
+	if !fresh {
+		return nil
+	}
+	return d.start(ctx, b, ticket)
+}
+
+// start gives an admitted build to the runner.
+func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text) error {
+	reference, err := d.Runner.Start(ctx, runner.Job{
+		Build: b.ID, Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
+		Timeout: time.Duration(b.TimeoutSeconds) * time.Second,
+	})
+	attempt := b.Attempt
+	switch {
+	case err == nil:
+		_, _, err = d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+			if b.Attempt != attempt || b.Reference != "" || b.State.Final() {
+				return false, nil
+			}
+			b.Reference = reference
+			if b.State == ci.Queued { // it may have claimed its work by now
+				b.State, b.Reason = ci.Starting, ""
+			}
+			return true, nil
+		})
+		if err != nil {
+			return fmt.Errorf("dispatch: recording a start: %w", err)
+		}
+		d.Log.Info("started", "build", b.ID, "attempt", attempt, "reference", reference)
+		return nil
+	case fault.Is(err, fault.Invalid):
+		reason, _ := fault.Public(err)
+		b, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+			if b.Attempt != attempt || b.State.Final() {
+				return false, nil
+			}
+			b.State, b.Reason = ci.Errored, "the runner refused the build: "+reason
+			return true, nil
+		})
+		if err != nil {
+			return fmt.Errorf("dispatch: recording a refusal: %w", err)
+		}
+		return d.ended(ctx, b)
+	default:
+		return d.later(ctx, b, err)
+	}
+}
+
+// later leaves a build that could not be started QUEUED, says for what it waits,
+// and asks for another attempt.
+func (d *Dispatch) later(ctx context.Context, b store.Build, cause error) error {
+	reason, _ := fault.Public(cause)
+	if fault.Is(cause, fault.RateLimited) {
+		reason = "waits for capacity of the runner " + d.RunnerName
+	}
+	d.Log.Warn("a build could not be started", "build", b.ID, "attempt", b.Attempt, "error", cause)
+	pause := max(fault.RetryAfter(cause), time.Second<<min(b.Attempts, 5))
+	attempt := b.Attempt
+	_, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if b.Attempt != attempt || b.State.Final() {
+			return false, nil
+		}
+		if fault.Is(cause, fault.RateLimited) {
+			b.Attempts = 0 // no capacity is no failure
+		}
+		b.Reason = reason
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("dispatch: recording a wait: %w", err)
+	}
+	return message.Send(ctx, d.Deliveries, message.Dispatch{Start: b.ID}, pause)
+}
+
+// ended leaves the messages that follow the end of a build.
+func (d *Dispatch) ended(ctx context.Context, b store.Build) error {
+	ref := store.StatusOf(b)
+	if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
+		return fmt.Errorf("dispatch: asking for a status: %w", err)
+	}
+	return message.Send(ctx, d.Deliveries, message.Dispatch{Admit: b.Runner}, 0)
+}

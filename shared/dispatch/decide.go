@@ -1,0 +1,329 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/pipeline"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/store"
+)
+
+// maxFile is the longest pipeline file in bytes that is read.
+const maxFile = 256 << 10
+
+// maxReason cuts what a build says of its state.
+const maxReason = 2000
+
+// candidate is a build that an event may lead to.
+type candidate struct {
+	app      ci.App
+	tie      ci.Repository
+	client   *bitbucket.Client
+	delivery string
+
+	ref     string // for people
+	trigger ci.Trigger
+	change  string // what one build is made of
+	branch  string
+	commit  string
+	pr      ci.PullRequest // of a pull request build
+	message string
+	author  string
+}
+
+// decide answers a decision for each change of a delivery. An error means that
+// nothing could be decided yet.
+func (d *Dispatch) decide(ctx context.Context, record store.Delivery) ([]ci.Decision, error) {
+	event := record.Content
+	whole := func(verdict ci.Verdict, format string, args ...any) []ci.Decision {
+		return []ci.Decision{{Ref: event.Key, Verdict: verdict, Reason: fmt.Sprintf(format, args...)}}
+	}
+	if event.Kind == ci.EventOther {
+		return whole(ci.Skipped, "%s events start no builds", event.Key), nil
+	}
+	tie, err := d.Store.Repository(ctx, record.App)
+	if fault.Is(err, fault.NotFound) {
+		return whole(ci.Skipped, "the app has no repository any more"), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	if event.Repository != tie.UUID {
+		return whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, tie.FullName), nil
+	}
+	app, err := d.Store.App(ctx, record.App)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	client, err := d.Clients.Client(ctx, tie.Connection)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	base := candidate{app: app, tie: tie, client: client, delivery: record.ID}
+	if event.Kind == ci.EventPullRequest {
+		return d.offline(d.pullRequest(ctx, base, *event.PullRequest))(pullRequestRef(*event.PullRequest))
+	}
+	if len(event.Changes) == 0 {
+		return whole(ci.Skipped, "the push has no changes"), nil
+	}
+	var out []ci.Decision
+	for _, change := range event.Changes {
+		decisions, err := d.offline(d.push(ctx, base, change))(string(change.Kind) + " " + change.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, decisions...)
+	}
+	return out, nil
+}
+
+// offline turns a revoked grant into a decision: no retry mends it, and a replay
+// after somebody has authorised again builds what is missing.
+func (d *Dispatch) offline(decisions []ci.Decision, err error) func(ref string) ([]ci.Decision, error) {
+	return func(ref string) ([]ci.Decision, error) {
+		if fault.Is(err, fault.Revoked) {
+			reason, _ := fault.Public(err)
+			return []ci.Decision{{Ref: ref, Verdict: ci.Offline, Reason: reason}}, nil
+		}
+		return decisions, err
+	}
+}
+
+func pullRequestRef(pr ci.PullRequest) string { return fmt.Sprintf("pull request #%d", pr.ID) }
+
+// push decides one change of a push.
+func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]ci.Decision, error) {
+	c.ref, c.trigger = string(change.Kind)+" "+change.Name, ci.TriggerPush
+	c.commit, c.message, c.author = change.New, change.Message, change.Author
+	if change.New == "" {
+		return c.skip("%s was deleted", c.ref), nil
+	}
+	event := pipeline.Event{Kind: pipeline.Push, Branch: change.Name}
+	full := "refs/heads/" + change.Name
+	if change.Kind == ci.RefTag {
+		event = pipeline.Event{Kind: pipeline.Push, Tag: change.Name}
+		full = "refs/tags/" + change.Name
+	} else {
+		c.branch = change.Name
+	}
+	c.change = strings.Join([]string{"push", full, change.Old, change.New}, "|")
+
+	file, decisions, err := d.file(ctx, c)
+	if file == nil {
+		return decisions, err
+	}
+	if c.branch != "" && file.HasTrigger(pipeline.PullRequest) {
+		decisions, err := d.leave(ctx, c, file)
+		if err != nil || len(decisions) > 0 {
+			return decisions, err
+		}
+	}
+	return d.match(ctx, c, file, event)
+}
+
+// leave finds the open pull requests of a pushed branch whose trigger takes them,
+// and decides those: the push belongs to them. Building them here already, under their
+// own key, makes the pull request's event a repeat, and its loss harmless.
+func (d *Dispatch) leave(ctx context.Context, c candidate, file *pipeline.File) ([]ci.Decision, error) {
+	open, err := c.client.OpenPullRequests(ctx, c.tie.UUID, c.branch)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: looking for pull requests of %s: %w", c.branch, err)
+	}
+	var out []ci.Decision
+	for _, pr := range open {
+		if pr.Fork() || pr.SourceBranch != c.branch {
+			continue
+		}
+		event := pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch}
+		if !file.Match(event).Matched {
+			continue
+		}
+		decisions, err := d.match(ctx, c.of(pr), file, event)
+		if err != nil {
+			return nil, err
+		}
+		for i := range decisions {
+			decisions[i].Ref = c.ref
+			decisions[i].Reason = fmt.Sprintf("the branch belongs to pull request #%d: %s", pr.ID, decisions[i].Reason)
+		}
+		out = append(out, decisions...)
+	}
+	return out, nil
+}
+
+// of makes c the candidate of a pull request at the commit c has.
+func (c candidate) of(pr ci.PullRequest) candidate {
+	c.ref, c.trigger, c.pr = pullRequestRef(pr), ci.TriggerPullRequest, pr
+	c.branch = pr.SourceBranch
+	c.change = strings.Join([]string{"pull_request", fmt.Sprint(pr.ID), c.commit, pr.TargetBranch}, "|")
+	if c.message == "" {
+		c.message = pr.Title
+	}
+	if c.author == "" {
+		c.author = pr.Author
+	}
+	return c
+}
+
+// pullRequest decides a pull request event.
+func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullRequest) ([]ci.Decision, error) {
+	c.ref = pullRequestRef(pr)
+	switch {
+	case pr.Action == ci.PullRequestClosed || !pr.Open:
+		return c.skip("%s is closed", c.ref), nil
+	case pr.Action == ci.PullRequestOther:
+		return c.skip("nothing to build in %s was changed", c.ref), nil
+	case pr.Fork():
+		return c.skip("%s comes from a fork, and forks are not built", c.ref), nil
+	}
+	// Events carry 12 characters; cloning, reading and posting need them all.
+	commit, err := c.client.Commit(ctx, c.tie.UUID, pr.SourceHash)
+	if fault.Is(err, fault.NotFound) {
+		return c.skip("commit %s of %s does not exist any more", pr.SourceHash, c.ref), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: resolving %s: %w", pr.SourceHash, err)
+	}
+	c.commit, c.message, c.author = commit.Hash, commit.Message, commit.Author
+	c = c.of(pr)
+	file, decisions, err := d.file(ctx, c)
+	if file == nil {
+		return decisions, err
+	}
+	return d.match(ctx, c, file, pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch})
+}
+
+// file reads the pipeline file at the candidate's commit. Without one, or with a
+// broken one, it answers the decisions instead.
+func (d *Dispatch) file(ctx context.Context, c candidate) (*pipeline.File, []ci.Decision, error) {
+	paths := pipeline.DefaultPaths()
+	for _, path := range paths {
+		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if fault.Is(err, fault.TooLarge) || fault.Is(err, fault.Invalid) {
+			reason, _ := fault.Public(err)
+			decisions, err := d.broken(ctx, c, path+": "+reason)
+			return nil, decisions, err
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("dispatch: reading %s: %w", path, err)
+		}
+		file, problems := pipeline.Parse(text)
+		if len(problems) == 0 {
+			_, problems = file.Plan(d.Platforms)
+		}
+		if len(problems) > 0 {
+			decisions, err := d.broken(ctx, c, problems.InFile(path))
+			return nil, decisions, err
+		}
+		return file, nil, nil
+	}
+	return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(paths, " nor "), c.commit), nil
+}
+
+// match applies the file's triggers and makes the build.
+func (d *Dispatch) match(ctx context.Context, c candidate, file *pipeline.File, event pipeline.Event) ([]ci.Decision, error) {
+	verdict := file.Match(event)
+	if !verdict.Matched {
+		return c.skip("%s", verdict.Reason), nil
+	}
+	plan, problems := file.Plan(d.Platforms)
+	if len(problems) > 0 {
+		return d.broken(ctx, c, problems.Error())
+	}
+	b := d.build(c)
+	b.Name, b.TimeoutSeconds = plan.Name, plan.TimeoutSeconds
+	for _, step := range plan.Steps {
+		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending})
+	}
+	b.Reason = "waits for a runner"
+	b.DueAt = d.Now().Add(startLimit)
+	return d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(plan)}, ci.Built, verdict.Reason)
+}
+
+// broken makes a build in state ERROR: whoever pushed a broken file sees it on the
+// commit.
+func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]ci.Decision, error) {
+	b := d.build(c)
+	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
+	b.Reason = cut(problems, maxReason)
+	lines := []buildlog.Line{}
+	for text := range strings.Lines(problems) {
+		lines = append(lines, buildlog.Line{Time: b.CreatedAt, Text: strings.TrimSuffix(text, "\n")})
+	}
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, b.Reason)
+	if err == nil && decisions[0].Build == b.ID {
+		err = d.BuildLog.Append(ctx, b.ID, lines...)
+	}
+	return decisions, err
+}
+
+func (d *Dispatch) build(c candidate) store.Build {
+	b := store.Build{
+		Build: ci.Build{
+			ID: d.NewID(), Workspace: c.app.Workspace, App: c.app.ID, State: ci.Queued, Trigger: c.trigger,
+			Branch: c.branch, Commit: c.commit, PullRequest: c.pr.ID, Target: c.pr.TargetBranch,
+			Message: c.message, Author: c.author,
+			Repository: c.tie.UUID, FullName: c.tie.FullName, Connection: c.tie.Connection, Delivery: c.delivery,
+			StatusKey: StatusKey(c.app.ID), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
+		},
+		Runner: d.RunnerName, Refname: c.branch,
+	}
+	if c.branch == "" {
+		_, b.Tag, _ = strings.Cut(c.ref, " ")
+	}
+	return b
+}
+
+// StatusKey is the key of an app's commit statuses: one per app, so that the newest
+// build of a commit replaces what an older one said. Bitbucket takes 40 characters.
+func StatusKey(app string) string { return "runnerhub-" + app }
+
+// create stores the build, or finds the one its change already has.
+func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, verdict ci.Verdict, reason string) ([]ci.Decision, error) {
+	b, created, err := d.Store.CreateBuild(ctx, n)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)
+	}
+	// An earlier run of this very delivery may have made it and died.
+	if !created && b.Delivery != c.delivery {
+		return []ci.Decision{{Ref: c.ref, Verdict: ci.AlreadyBuilt, Reason: fmt.Sprintf("already built as #%d", b.Number), Build: b.ID, Number: b.Number}}, nil
+	}
+	ref := store.StatusOf(b)
+	if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
+		return nil, fmt.Errorf("dispatch: asking for a status: %w", err)
+	}
+	return []ci.Decision{{Ref: c.ref, Verdict: verdict, Reason: reason, Build: b.ID, Number: b.Number}}, nil
+}
+
+func (c candidate) skip(format string, args ...any) []ci.Decision {
+	return []ci.Decision{{Ref: c.ref, Verdict: ci.Skipped, Reason: fmt.Sprintf(format, args...)}}
+}
+
+func script(plan pipeline.Plan) runner.Script {
+	s := runner.Script{TimeoutSeconds: plan.TimeoutSeconds}
+	for _, step := range plan.Steps {
+		out := runner.Step{Name: step.Name, Run: step.Run, WorkingDirectory: step.WorkingDirectory}
+		for _, v := range step.Env {
+			out.Env = append(out.Env, runner.Variable{Name: v.Name, Value: v.Value})
+		}
+		s.Steps = append(s.Steps, out)
+	}
+	return s
+}
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + " …"
+}

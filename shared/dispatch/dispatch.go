@@ -1,0 +1,171 @@
+// Package dispatch decides: what each change of a delivery leads to and why, which
+// build goes next, and that it starts. It reads Bitbucket (the pipeline file, the
+// open pull requests) and never writes there; what the commit is told is package
+// report's.
+//
+// Every handler may run again from its beginning, on the same message, at the same
+// time somewhere else: what makes a build single is the record of its change, what
+// makes its steps run once is its ticket.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/secret"
+	"runnerhub/shared/store"
+)
+
+// Clients hands out a client acting for a connection.
+type Clients interface {
+	Client(ctx context.Context, connection string) (*bitbucket.Client, error)
+}
+
+// Deps is what a Dispatch needs.
+type Deps struct {
+	Store      *store.Store
+	Clients    Clients
+	Deliveries queue.Publisher // its own queue, for what has to be tried later
+	Reports    queue.Publisher
+	Runner     runner.Runner
+	RunnerName string       // under which builds wait
+	Platforms  []string     // what the runner runs
+	Limits     store.Limits // what the runner is given at once
+	Address    string       // of the server, as builds reach it
+	BuildLog   buildlog.Log
+	Now        func() time.Time
+	NewID      func() string
+	NewTicket  func() secret.Text
+	Log        *slog.Logger
+}
+
+// Dispatch handles the messages of the queue "deliveries".
+type Dispatch struct{ Deps }
+
+const (
+	// startLimit is after how long an admitted build that no runner took is looked at.
+	startLimit = 2 * time.Minute
+	// WaitLimit is how long a build waits for a runner.
+	WaitLimit = 24 * time.Hour
+	// maxAttempts is how often a build is given to the runner before it is given up.
+	maxAttempts = 5
+	// undecided is after how long a delivery that could not be decided is looked at.
+	undecided = 15 * time.Minute
+)
+
+// New makes a Dispatch.
+func New(d Deps) (*Dispatch, error) {
+	switch {
+	case d.Store == nil || d.Clients == nil || d.Deliveries == nil || d.Reports == nil || d.Runner == nil:
+		return nil, errors.New("dispatch: Store, Clients, Deliveries, Reports and Runner are needed")
+	case d.RunnerName == "" || len(d.Platforms) == 0 || d.Limits.Runner < 1 || d.Address == "":
+		return nil, errors.New("dispatch: RunnerName, Platforms, Limits and Address are needed")
+	case d.BuildLog == nil || d.Now == nil || d.NewID == nil || d.NewTicket == nil || d.Log == nil:
+		return nil, errors.New("dispatch: BuildLog, Now, NewID, NewTicket and Log are needed")
+	}
+	return &Dispatch{d}, nil
+}
+
+// Handle is the queue.Handler of the queue "deliveries".
+func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
+	msg, err := message.Read[message.Dispatch](m)
+	if err != nil {
+		return err
+	}
+	switch {
+	case msg.Delivery != nil:
+		return d.delivery(ctx, *msg.Delivery)
+	case msg.Again != "":
+		return d.again(ctx, msg.Again)
+	case msg.Admit != "":
+		return d.Admit(ctx)
+	case msg.Start != "":
+		return d.restart(ctx, msg.Start)
+	}
+	return fault.New(fault.Internal, "message %s asks for nothing", m.ID)
+}
+
+// delivery decides a webhook request that has just arrived.
+func (d *Dispatch) delivery(ctx context.Context, m message.Delivery) error {
+	known, err := d.Store.Delivery(ctx, m.ID)
+	if err == nil && !known.DecidedAt.IsZero() {
+		return d.Admit(ctx) // a repeat; what follows a decision may still be missing
+	}
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("dispatch: %w", err)
+	}
+	record := store.Delivery{
+		Delivery: ci.Delivery{
+			ID: m.ID, App: m.App, Event: m.Event, RequestID: m.RequestID, Attempt: m.Attempt, ReceivedAt: m.ReceivedAt,
+			Decisions: []ci.Decision{},
+		},
+		Workspace: m.Workspace, Hook: m.Hook, DueAt: known.DueAt,
+	}
+	record.Content, err = bitbucket.ParseEvent(m.Event, m.Body)
+	if err != nil {
+		reason, _ := fault.Public(err)
+		return d.decided(ctx, record, []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Reason: "the body cannot be read: " + reason}})
+	}
+	return d.decideAll(ctx, record)
+}
+
+// again decides a recorded delivery that has no decisions yet.
+func (d *Dispatch) again(ctx context.Context, id string) error {
+	record, err := d.Store.Delivery(ctx, id)
+	if err != nil {
+		return fmt.Errorf("dispatch: %w", err)
+	}
+	if !record.DecidedAt.IsZero() {
+		return nil
+	}
+	return d.decideAll(ctx, record)
+}
+
+func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery) error {
+	decisions, err := d.decide(ctx, record)
+	if err != nil {
+		if !queue.Keeps(err) {
+			reason, _ := fault.Public(err)
+			return d.decided(ctx, record, []ci.Decision{{Ref: "the whole delivery", Verdict: ci.Skipped, Reason: reason}})
+		}
+		return errors.Join(err, d.undecided(ctx, record, err))
+	}
+	return d.decided(ctx, record, decisions)
+}
+
+// undecided records that a delivery is there and why nothing is decided, so that
+// the dashboard shows it while it is tried again.
+func (d *Dispatch) undecided(ctx context.Context, record store.Delivery, cause error) error {
+	reason, _ := fault.Public(cause)
+	if reason == "" {
+		reason = "an internal error"
+	}
+	record.Note = "not decided yet, it will be tried again: " + reason
+	record.DueAt = d.Now().Add(undecided)
+	// The caller's time may be what ran out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, err := d.Store.PutDelivery(ctx, record)
+	return err
+}
+
+func (d *Dispatch) decided(ctx context.Context, record store.Delivery, decisions []ci.Decision) error {
+	record.Decisions, record.DecidedAt, record.Note, record.DueAt = decisions, d.Now().UTC(), "", time.Time{}
+	if _, err := d.Store.PutDelivery(ctx, record); err != nil {
+		return fmt.Errorf("dispatch: recording the decisions: %w", err)
+	}
+	for _, decision := range decisions {
+		d.Log.Info("decided", "delivery", record.ID, "app", record.App, "ref", decision.Ref, "decision", decision.Verdict, "build", decision.Build)
+	}
+	return d.Admit(ctx)
+}

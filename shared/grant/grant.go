@@ -1,0 +1,330 @@
+// Package grant keeps a connection's Bitbucket tokens usable: sealed at rest,
+// refreshed before they expire or when Bitbucket refuses one, by one process at a
+// time. It hands out clients that ask it for a token per call.
+//
+// Bitbucket gives a new refresh token with every refresh and lets the old one die
+// minutes later, so the order of acts is the whole point: the lease is taken and
+// the data key is at hand before Bitbucket is called; the call's deadline is
+// shorter than the lease; the new pair is stored before any of it is used. Whoever
+// dies in between leaves the old pair, which still works for its grace.
+//
+// It decides nothing about what a revoked grant means to apps: it says
+// fault.Revoked and marks the connection.
+package grant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/secret"
+	"runnerhub/shared/store"
+	"runnerhub/shared/vault"
+)
+
+const (
+	// margin is how long before its end an access token is not used any more.
+	margin = 5 * time.Minute
+	// lease is how long a refresher keeps others away. Every call it makes ends
+	// before that: callTimeout is the deadline of the one to Bitbucket.
+	lease       = 30 * time.Second
+	callTimeout = 15 * time.Second
+	// idle is after how long an unused grant is refreshed all the same: Bitbucket
+	// drops refresh tokens that were not used for three months.
+	idle = 30 * 24 * time.Hour
+	// A refusal of the refresh token is believed after refusals spaced apart:
+	// Bitbucket answers valid ones the same way for a while after a used one.
+	refusals       = 3
+	refusalSpacing = time.Minute
+	purpose        = "bitbucket-token"
+)
+
+// Deps is what a Keeper needs.
+type Deps struct {
+	Store     *store.Store
+	Vault     vault.Vault // of tokens
+	Bitbucket *bitbucket.Bitbucket
+	Now       func() time.Time
+	NewID     func() string
+	Log       *slog.Logger
+}
+
+// Keeper hands out tokens.
+type Keeper struct {
+	Deps
+
+	mu     sync.Mutex
+	opened map[string]opened
+}
+
+// opened is a token in memory: reading it again costs a read and a decryption.
+type opened struct {
+	access    secret.Text
+	expiresAt time.Time
+}
+
+// pair is what is sealed.
+type pair struct {
+	Access  string `json:"access"`
+	Refresh string `json:"refresh"`
+}
+
+// New makes a Keeper.
+func New(d Deps) (*Keeper, error) {
+	if d.Store == nil || d.Vault == nil || d.Bitbucket == nil || d.Now == nil || d.NewID == nil || d.Log == nil {
+		return nil, errors.New("grant: a dependency is missing")
+	}
+	return &Keeper{Deps: d, opened: map[string]opened{}}, nil
+}
+
+// Seal obtains the data key for the tokens of a connection, to be called before
+// the tokens are obtained, and answers the function that seals them.
+func (k *Keeper) Seal(ctx context.Context, connection string) (func(bitbucket.Token) ([]byte, error), error) {
+	sealer, err := k.Vault.Sealer(ctx, vault.Binding{Owner: connection, Purpose: purpose})
+	if err != nil {
+		return nil, fmt.Errorf("grant: obtaining a data key: %w", err)
+	}
+	return func(t bitbucket.Token) ([]byte, error) {
+		plain, err := json.Marshal(pair{t.Access.Reveal(), t.Refresh.Reveal()})
+		if err != nil {
+			return nil, fmt.Errorf("grant: encoding tokens: %w", err)
+		}
+		return sealer.Seal(plain)
+	}, nil
+}
+
+// Due answers when a grant has to be refreshed even if nobody uses it.
+func (k *Keeper) Due() time.Time { return k.Now().Add(idle) }
+
+// Client answers a client acting for a connection. One whose grant is gone is
+// fault.Revoked.
+func (k *Keeper) Client(ctx context.Context, connection string) (*bitbucket.Client, error) {
+	return k.Bitbucket.As(func(ctx context.Context, refused secret.Text) (secret.Text, error) {
+		return k.Token(ctx, connection, refused)
+	}), nil
+}
+
+// Token answers an access token that is good for a few minutes. Refused is one
+// that Bitbucket did not take, or empty: it is not answered again.
+func (k *Keeper) Token(ctx context.Context, connection string, refused secret.Text) (secret.Text, error) {
+	k.mu.Lock()
+	known, ok := k.opened[connection]
+	k.mu.Unlock()
+	if ok && k.usable(known, refused) {
+		return known.access, nil
+	}
+	return k.renew(ctx, connection, refused, false)
+}
+
+// Renew refreshes the tokens of a connection whether or not they are near their
+// end, unless somebody else does.
+func (k *Keeper) Renew(ctx context.Context, connection string) error {
+	_, err := k.renew(ctx, connection, secret.Text{}, true)
+	return err
+}
+
+func (k *Keeper) usable(t opened, refused secret.Text) bool {
+	return k.Now().Add(margin).Before(t.expiresAt) && (refused.Empty() || !t.access.Equal(refused))
+}
+
+// Forget drops what is in memory of a connection, after it was authorised again.
+func (k *Keeper) Forget(connection string) {
+	k.mu.Lock()
+	delete(k.opened, connection)
+	k.mu.Unlock()
+}
+
+// renew reads the stored tokens, which another process may have renewed, and
+// refreshes them if they are no good.
+func (k *Keeper) renew(ctx context.Context, connection string, refused secret.Text, force bool) (secret.Text, error) {
+	holder := k.NewID()
+	for {
+		g, err := k.Store.Grant(ctx, connection)
+		if err != nil {
+			return secret.Text{}, fmt.Errorf("grant: reading the tokens: %w", err)
+		}
+		tokens, err := k.open(ctx, connection, g.Sealed)
+		if err != nil {
+			return secret.Text{}, err
+		}
+		now := opened{secret.New(tokens.Access), g.ExpiresAt}
+		if !force && k.usable(now, refused) {
+			k.remember(connection, now)
+			return now.access, nil
+		}
+		if err := k.mayAsk(ctx, connection, g); err != nil {
+			return secret.Text{}, err
+		}
+		if k.Now().Before(g.LeaseUntil) && g.Holder != holder {
+			if err := k.wait(ctx, g.LeaseUntil); err != nil {
+				return secret.Text{}, err
+			}
+			force = false // whoever held the lease did it
+			continue
+		}
+		mine := false
+		g, err = k.Store.ChangeGrant(ctx, connection, func(stored *store.Grant) bool {
+			mine = stored.Holder == holder ||
+				(stored.Generation == g.Generation && !k.Now().Before(stored.LeaseUntil))
+			if !mine || stored.Holder == holder {
+				return false
+			}
+			stored.Holder, stored.LeaseUntil = holder, k.Now().Add(lease)
+			return true
+		})
+		if err != nil {
+			return secret.Text{}, fmt.Errorf("grant: taking the lease: %w", err)
+		}
+		if !mine {
+			continue
+		}
+		return k.refresh(ctx, connection, holder, secret.New(tokens.Refresh))
+	}
+}
+
+// mayAsk answers why Bitbucket is not asked now, if it is not.
+func (k *Keeper) mayAsk(ctx context.Context, connection string, g store.Grant) error {
+	conn, err := k.Store.Connection(ctx, connection)
+	if err != nil {
+		return fmt.Errorf("grant: reading the connection: %w", err)
+	}
+	if conn.State == ci.ConnectionReconnect {
+		return fault.New(fault.Revoked, "the connection to Bitbucket has to be authorised again: %s", conn.Reason)
+	}
+	if next := g.RefusedAt.Add(refusalSpacing); g.Refusals > 0 && k.Now().Before(next) {
+		return &fault.Error{
+			Kind: fault.Unavailable, RetryAfter: next.Sub(k.Now()),
+			Message: "Bitbucket refused to renew the connection's token; it is asked again shortly",
+		}
+	}
+	return nil
+}
+
+// refresh asks Bitbucket, holding the lease.
+func (k *Keeper) refresh(ctx context.Context, connection, holder string, old secret.Text) (secret.Text, error) {
+	seal, err := k.Seal(ctx, connection)
+	if err != nil {
+		return secret.Text{}, errors.Join(err, k.release(ctx, connection, holder, nil))
+	}
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	fresh, err := k.Bitbucket.Refresh(calling, old)
+	cancel()
+	// From here on the old pair may be dying: what is left to do is not given up
+	// because a caller lost patience.
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lease-callTimeout)
+	defer cancel()
+	if fault.Is(err, fault.Revoked) {
+		return secret.Text{}, k.refused(ctx, connection, holder, err)
+	}
+	if err != nil {
+		return secret.Text{}, errors.Join(fmt.Errorf("grant: renewing the tokens: %w", err), k.release(ctx, connection, holder, nil))
+	}
+	sealed, err := seal(fresh)
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("grant: sealing the new tokens: %w", err)
+	}
+	err = k.release(ctx, connection, holder, func(g *store.Grant) {
+		g.Sealed, g.ExpiresAt, g.RenewedAt = sealed, fresh.ExpiresAt, k.Now()
+		g.Generation++
+		g.Refusals, g.RefusedAt = 0, time.Time{}
+		g.DueAt = k.Due()
+	})
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("grant: storing the new tokens: %w", err)
+	}
+	k.remember(connection, opened{fresh.Access, fresh.ExpiresAt})
+	return fresh.Access, nil
+}
+
+// refused records that Bitbucket did not take the refresh token, and gives the
+// connection up when it has said so often enough, far enough apart.
+func (k *Keeper) refused(ctx context.Context, connection, holder string, cause error) error {
+	times := 0
+	err := k.release(ctx, connection, holder, func(g *store.Grant) {
+		g.Refusals++
+		g.RefusedAt = k.Now()
+		g.DueAt = k.Now().Add(refusalSpacing)
+		if g.Refusals >= refusals {
+			g.DueAt = time.Time{}
+		}
+		times = g.Refusals
+	})
+	if err != nil {
+		return fmt.Errorf("grant: recording a refusal: %w", err)
+	}
+	if times < refusals {
+		return &fault.Error{
+			Kind: fault.Unavailable, RetryAfter: refusalSpacing, Cause: cause,
+			Message: "Bitbucket refused to renew the connection's token; it is asked again shortly",
+		}
+	}
+	reason := fmt.Sprintf("Bitbucket refused the refresh token %d times: access was revoked, or unused for too long", times)
+	if err := k.Store.SetConnectionState(ctx, connection, ci.ConnectionReconnect, reason); err != nil {
+		return fmt.Errorf("grant: marking the connection: %w", err)
+	}
+	k.Forget(connection)
+	k.Log.Warn("a connection has to be authorised again", "connection", connection, "refusals", times)
+	return fault.Wrap(fault.Revoked, cause, "the connection to Bitbucket has to be authorised again: %s", reason)
+}
+
+// release gives the lease back, with what edit changes. A lease that was lost is
+// an error: somebody else has been at work on the tokens.
+func (k *Keeper) release(ctx context.Context, connection, holder string, edit func(*store.Grant)) error {
+	held := false
+	stored, err := k.Store.ChangeGrant(ctx, connection, func(g *store.Grant) bool {
+		if held = g.Holder == holder; !held {
+			return false
+		}
+		g.Holder, g.LeaseUntil = "", time.Time{}
+		if edit != nil {
+			edit(g)
+		}
+		return true
+	})
+	if err == nil && !held {
+		// Also the second run of a change whose outcome was not learned comes here:
+		// then nobody holds it and it is done.
+		if stored.Holder == "" {
+			return nil
+		}
+		return fault.New(fault.Conflict, "the lease on the tokens was lost")
+	}
+	return err
+}
+
+func (k *Keeper) open(ctx context.Context, connection string, sealed []byte) (pair, error) {
+	plain, err := k.Vault.Open(ctx, vault.Binding{Owner: connection, Purpose: purpose}, sealed)
+	if err != nil {
+		return pair{}, fmt.Errorf("grant: opening the tokens: %w", err)
+	}
+	var p pair
+	if err := json.Unmarshal(plain, &p); err != nil {
+		return pair{}, errors.New("grant: the sealed tokens are not readable")
+	}
+	return p, nil
+}
+
+func (k *Keeper) remember(connection string, t opened) {
+	k.mu.Lock()
+	k.opened[connection] = t
+	k.mu.Unlock()
+}
+
+// wait waits until another holder may be done: a little, or until his lease ends.
+func (k *Keeper) wait(ctx context.Context, until time.Time) error {
+	t := time.NewTimer(max(time.Millisecond, min(100*time.Millisecond, until.Sub(k.Now()))))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "another process is renewing the connection's token")
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,339 @@
+// Package report takes what builds and runners say, moves builds forward, and
+// tells Bitbucket: it hands a build its work against its ticket, takes the states
+// of steps, and posts commit statuses. It starts no build; room that became free is
+// a message to package dispatch.
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/secret"
+	"runnerhub/shared/store"
+)
+
+// Grants hands out clients and tokens of connections.
+type Grants interface {
+	Client(ctx context.Context, connection string) (*bitbucket.Client, error)
+	Token(ctx context.Context, connection string, refused secret.Text) (secret.Text, error)
+}
+
+// Deps is what a Report needs.
+type Deps struct {
+	Store      *store.Store
+	Grants     Grants
+	Deliveries queue.Publisher // the queue of package dispatch
+	Reports    queue.Publisher // its own queue, for what has to be tried later
+	PublicURL  string          // of the dashboard, without a slash at the end
+	Now        func() time.Time
+	NewID      func() string
+	Log        *slog.Logger
+}
+
+// Report handles the messages of the queue "reports" and the calls of builds.
+type Report struct{ Deps }
+
+// grace is how long past its timeout a running build is left alone: its agent ends
+// it by itself at the timeout, its runner a little later.
+const grace = 5 * time.Minute
+
+// New makes a Report.
+func New(d Deps) (*Report, error) {
+	switch {
+	case d.Store == nil || d.Grants == nil || d.Deliveries == nil || d.Reports == nil:
+		return nil, errors.New("report: Store, Grants, Deliveries and Reports are needed")
+	case d.PublicURL == "" || d.Now == nil || d.NewID == nil || d.Log == nil:
+		return nil, errors.New("report: PublicURL, Now, NewID and Log are needed")
+	}
+	return &Report{d}, nil
+}
+
+// Handle is the queue.Handler of the queue "reports".
+func (r *Report) Handle(ctx context.Context, m queue.Message) error {
+	msg, err := message.Read[message.Report](m)
+	if err != nil {
+		return err
+	}
+	switch {
+	case msg.Status != nil:
+		return r.post(ctx, *msg.Status)
+	case msg.Runner != nil:
+		return r.runner(ctx, *msg.Runner)
+	}
+	return fault.New(fault.Internal, "message %s says nothing", m.ID)
+}
+
+// BuildURL is the address of a build's page; status links to it live for ever.
+func (r *Report) BuildURL(build string) string { return r.PublicURL + "/builds/" + build }
+
+// Claim admits the first nonce that comes with a ticket, and answers it what the
+// build needs until it has reported its checkout. A ticket nobody knows is
+// fault.Unauthenticated, another nonce fault.Conflict.
+func (r *Report) Claim(ctx context.Context, c runner.ClaimRequest) (runner.Claim, error) {
+	if len(c.Nonce) < 16 || len(c.Nonce) > 128 {
+		return runner.Claim{}, fault.Field("nonce", "is not 16 to 128 characters")
+	}
+	b, err := r.ticket(ctx, c.Ticket)
+	if err != nil {
+		return runner.Claim{}, err
+	}
+	ticket := b.Ticket
+	b, _, err = r.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		switch {
+		case b.State.Final() || b.Ticket != ticket:
+			return false, fault.New(fault.Conflict, "the attempt is over")
+		case b.Nonce == c.Nonce && !b.CheckedOut:
+			return false, nil
+		case b.Nonce != "":
+			return false, fault.New(fault.Conflict, "the ticket has been used")
+		}
+		b.Nonce, b.CheckedOut, b.Sequence = c.Nonce, false, 0
+		b.State, b.Reason = ci.Running, ""
+		b.StartedAt = r.Now().UTC()
+		b.DueAt = b.StartedAt.Add(time.Duration(b.TimeoutSeconds)*time.Second + grace)
+		return true, nil
+	})
+	if err != nil {
+		return runner.Claim{}, fmt.Errorf("report: claiming: %w", err)
+	}
+	claim := runner.Claim{
+		Build:     runner.Build{ID: b.ID, Number: int64(b.Number), URL: r.BuildURL(b.ID)},
+		Variables: r.variables(b),
+	}
+	if err := r.Store.Script(ctx, b.ID, &claim.Script); err != nil {
+		return runner.Claim{}, fmt.Errorf("report: %w", err)
+	}
+	claim.Clone, err = r.clone(ctx, b)
+	if err != nil {
+		return runner.Claim{}, fmt.Errorf("report: preparing the checkout: %w", err)
+	}
+	return claim, nil
+}
+
+// ticket finds the build of a ticket. A used-up ticket is not told from one that
+// never was.
+func (r *Report) ticket(ctx context.Context, ticket string) (store.Build, error) {
+	b, err := r.Store.BuildOfTicket(ctx, secret.New(ticket).Hash())
+	if fault.Is(err, fault.NotFound) {
+		return store.Build{}, fault.New(fault.Unauthenticated, "unknown ticket")
+	}
+	if err != nil {
+		return store.Build{}, fmt.Errorf("report: %w", err)
+	}
+	return b, nil
+}
+
+// clone reads the repository afresh: its address changes with renames, and the
+// token has to be good for the fetch that follows.
+func (r *Report) clone(ctx context.Context, b store.Build) (runner.Clone, error) {
+	client, err := r.Grants.Client(ctx, b.Connection)
+	if err != nil {
+		return runner.Clone{}, err
+	}
+	repository, err := client.Repository(ctx, b.Repository)
+	if err != nil {
+		return runner.Clone{}, err
+	}
+	token, err := r.Grants.Token(ctx, b.Connection, secret.Text{})
+	if err != nil {
+		return runner.Clone{}, err
+	}
+	clone := runner.Clone{
+		URL: repository.CloneURL, Commit: b.Commit,
+		Username: "x-token-auth", Password: token.Reveal(),
+	}
+	switch {
+	case b.Tag != "":
+		clone.Ref = "refs/tags/" + b.Tag
+	case b.Branch != "":
+		clone.Ref = "refs/heads/" + b.Branch
+	}
+	return clone, nil
+}
+
+// variables are those every build has.
+func (r *Report) variables(b store.Build) []runner.Variable {
+	values := [][2]string{
+		{"CI", "true"},
+		{"RUNNERHUB", "true"},
+		{"RUNNERHUB_TRIGGER", string(b.Trigger)},
+		{"RUNNERHUB_BUILD_ID", b.ID},
+		{"RUNNERHUB_BUILD_NUMBER", strconv.Itoa(b.Number)},
+		{"RUNNERHUB_BUILD_URL", r.BuildURL(b.ID)},
+		{"RUNNERHUB_APP", b.App},
+		{"RUNNERHUB_BRANCH", b.Branch},
+		{"RUNNERHUB_TAG", b.Tag},
+		{"RUNNERHUB_COMMIT", b.Commit},
+		{"RUNNERHUB_REPOSITORY", b.FullName},
+	}
+	if b.PullRequest != 0 {
+		values = append(values,
+			[2]string{"RUNNERHUB_PR_ID", strconv.Itoa(b.PullRequest)},
+			[2]string{"RUNNERHUB_PR_SOURCE_BRANCH", b.Branch},
+			[2]string{"RUNNERHUB_PR_TARGET_BRANCH", b.Target})
+	}
+	out := make([]runner.Variable, 0, len(values))
+	for _, v := range values {
+		if v[1] != "" {
+			out = append(out, runner.Variable{Name: v[0], Value: v[1]})
+		}
+	}
+	return out
+}
+
+// Steps takes an agent's report. Only the one who claimed the attempt is heard; a
+// report older than one already taken changes nothing.
+func (r *Report) Steps(ctx context.Context, p runner.Report) (runner.ReportAnswer, error) {
+	b, err := r.ticket(ctx, p.Ticket)
+	if err != nil {
+		return runner.ReportAnswer{}, err
+	}
+	ticket := b.Ticket
+	b, _, err = r.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if b.State.Final() || b.Ticket != ticket || b.Nonce == "" || b.Nonce != p.Nonce {
+			return false, fault.New(fault.Conflict, "the attempt is over, or another agent runs it")
+		}
+		if int(p.Sequence) <= b.Sequence {
+			return false, nil
+		}
+		return true, take(b, p)
+	})
+	if err != nil {
+		return runner.ReportAnswer{}, fmt.Errorf("report: taking a report: %w", err)
+	}
+	if b.State.Final() {
+		if err := r.ended(ctx, b); err != nil {
+			return runner.ReportAnswer{}, err
+		}
+	}
+	return runner.ReportAnswer{Stop: b.Stopping}, nil
+}
+
+// maxMessage cuts what an agent says of a build's end.
+const maxMessage = 1000
+
+// take copies a report into a build. Foreign values are checked: a step can speak
+// for its agent.
+func take(b *store.Build, p runner.Report) error {
+	b.Sequence = int(p.Sequence)
+	b.CheckedOut = b.CheckedOut || p.Checkout != ""
+	for _, s := range p.Steps {
+		if s.Index < 0 || s.Index >= len(b.Steps) {
+			return fault.Field("steps", "the build has no step %d", s.Index)
+		}
+		state := ci.StepState(s.State)
+		switch state {
+		case ci.StepPending, ci.StepRunning, ci.StepSuccessful, ci.StepFailed, ci.StepSkipped:
+		default:
+			return fault.Field("steps", "%.20q is no state of a step", s.State)
+		}
+		step := &b.Steps[s.Index]
+		step.State, step.StartedAt, step.FinishedAt = state, s.StartedAt, s.FinishedAt
+		if s.ExitCode != nil {
+			step.ExitCode = *s.ExitCode
+		}
+	}
+	switch p.Result {
+	case "":
+	case runner.VerdictSuccessful:
+		b.State = ci.Successful
+	case runner.VerdictFailed:
+		b.State = ci.Failed
+	case runner.VerdictTimeout:
+		b.State = ci.TimedOut
+	case runner.VerdictStopped:
+		b.State = ci.Stopped
+	case runner.VerdictError:
+		b.State = ci.Errored
+	default:
+		return fault.Field("result", "%.20q is no result", p.Result)
+	}
+	if b.State.Final() {
+		b.Reason = strings.ToValidUTF8(p.Message[:min(len(p.Message), maxMessage)], "")
+	}
+	return nil
+}
+
+// runner takes what a runner says of an attempt. The agent's own report is more
+// exact and, when it came, has ended the build already.
+func (r *Report) runner(ctx context.Context, e runner.Event) error {
+	again := false
+	b, _, err := r.Store.ChangeBuild(ctx, e.Build, func(b *store.Build) (bool, error) {
+		again = false
+		if b.State.Final() || b.Attempt != e.Attempt {
+			return false, nil
+		}
+		switch e.State.Phase {
+		case runner.Lost, runner.Ended:
+		default:
+			return false, nil
+		}
+		if b.Nonce == "" {
+			again = true // nothing has run: another attempt may
+			return false, nil
+		}
+		b.State, b.Reason = verdict(e.State)
+		return true, nil
+	})
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("report: taking a runner's word: %w", err)
+	}
+	switch {
+	case again:
+		r.Log.Warn("an attempt ended before it began", "build", b.ID, "attempt", e.Attempt, "phase", e.State.Phase, "detail", e.State.Detail)
+		return message.Send(ctx, r.Deliveries, message.Dispatch{Start: b.ID}, time.Second)
+	case b.State.Final():
+		return r.ended(ctx, b)
+	}
+	return nil
+}
+
+// verdict is what an attempt's end means when its agent did not say.
+func verdict(s runner.State) (ci.State, string) {
+	detail := ""
+	if s.Detail != "" {
+		detail = ": " + s.Detail
+	}
+	switch {
+	case s.Phase == runner.Lost:
+		return ci.Errored, "the runner lost the build" + detail
+	case s.Result == runner.Succeeded:
+		return ci.Successful, ""
+	case s.Result == runner.Failed:
+		return ci.Failed, "the build ended without a report" + detail
+	case s.Result == runner.Stopped:
+		return ci.Stopped, "stopped" + detail
+	case s.Result == runner.TimedOut:
+		return ci.TimedOut, "the runner ended the build at its limit" + detail
+	default:
+		return ci.Errored, "the build ended without a report" + detail
+	}
+}
+
+// ended leaves the messages that follow the end of a build. It runs for every
+// repeat: a message too many is harmless, one too few is not.
+func (r *Report) ended(ctx context.Context, b store.Build) error {
+	r.Log.Info("ended", "build", b.ID, "state", b.State)
+	ref := store.StatusOf(b)
+	if err := message.Send(ctx, r.Reports, message.Report{Status: &ref}, 0); err != nil {
+		return fmt.Errorf("report: asking for a status: %w", err)
+	}
+	if err := message.Send(ctx, r.Deliveries, message.Dispatch{Admit: b.Runner}, 0); err != nil {
+		return fmt.Errorf("report: saying that there is room: %w", err)
+	}
+	return nil
+}

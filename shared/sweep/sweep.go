@@ -1,0 +1,175 @@
+// Package sweep finds what got lost: a message that was never left, an event that
+// never came, a process that died between two acts. It reads the due index and
+// leaves the missing message again; it changes states only where nobody else
+// would. Finding something that was not lost after all does no harm.
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/store"
+)
+
+// Deps is what a Sweep needs.
+type Deps struct {
+	Store      *store.Store
+	Deliveries queue.Publisher
+	Reports    queue.Publisher
+	Runner     runner.Runner
+	RunnerName string
+	WaitLimit  time.Duration // how long a build waits for a runner
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Sweep repairs.
+type Sweep struct{ Deps }
+
+const (
+	// batch is how many entries of each shard one run looks at; the rest waits for
+	// the next one.
+	batch = 100
+	// again is after how long something is looked at once more.
+	again = 5 * time.Minute
+)
+
+// New makes a Sweep.
+func New(d Deps) (*Sweep, error) {
+	if d.Store == nil || d.Deliveries == nil || d.Reports == nil || d.Runner == nil || d.RunnerName == "" ||
+		d.WaitLimit <= 0 || d.Now == nil || d.Log == nil {
+		return nil, errors.New("sweep: a dependency is missing")
+	}
+	return &Sweep{d}, nil
+}
+
+// Run looks at everything that is due. It goes on after an error with what is
+// left, and answers all of them.
+func (s *Sweep) Run(ctx context.Context) error { return s.run(ctx, s.Now()) }
+
+// Recover looks at everything unfinished, due or not: for a process that knows
+// that no other is at work, when it begins.
+func (s *Sweep) Recover(ctx context.Context) error {
+	return s.run(ctx, s.Now().Add(10*365*24*time.Hour))
+}
+
+func (s *Sweep) run(ctx context.Context, until time.Time) error {
+	var errs []error
+	for kind, look := range map[string]func(context.Context, store.Due) error{
+		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery,
+	} {
+		entries, err := s.Store.DueBefore(ctx, kind, until, batch)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, entry := range entries {
+			if err := look(ctx, entry); err != nil {
+				errs = append(errs, fmt.Errorf("sweep: %s %s: %w", kind, entry.Reference, err))
+			}
+		}
+	}
+	errs = append(errs, s.line(ctx))
+	return errors.Join(errs...)
+}
+
+// line admits builds that wait although there may be room.
+func (s *Sweep) line(ctx context.Context) error {
+	waits, err := s.Store.Waits(ctx, s.RunnerName)
+	if err != nil || !waits {
+		return err
+	}
+	return message.Send(ctx, s.Deliveries, message.Dispatch{Admit: s.RunnerName}, 0)
+}
+
+func (s *Sweep) status(ctx context.Context, entry store.Due) error {
+	ref, err := store.ParseStatusRef(entry.Reference)
+	if err != nil {
+		return s.Store.DropDue(ctx, entry)
+	}
+	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
+}
+
+func (s *Sweep) delivery(ctx context.Context, entry store.Due) error {
+	d, err := s.Store.Delivery(ctx, entry.Reference)
+	if fault.Is(err, fault.NotFound) || err == nil && !d.DueAt.Equal(entry.At) {
+		return s.Store.DropDue(ctx, entry)
+	}
+	if err != nil {
+		return err
+	}
+	return message.Send(ctx, s.Deliveries, message.Dispatch{Again: d.ID}, 0)
+}
+
+// build looks at a build that should have gone on by now.
+func (s *Sweep) build(ctx context.Context, entry store.Due) error {
+	b, err := s.Store.Build(ctx, entry.Reference)
+	if fault.Is(err, fault.NotFound) || err == nil && !b.DueAt.Equal(entry.At) {
+		return s.Store.DropDue(ctx, entry)
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case b.Attempt == "":
+		return s.waiting(ctx, b)
+	case b.Nonce == "" && b.Reference == "":
+		// Admitted, and whoever was to start it died, or is still at it.
+		s.Log.Info("starting a build again", "build", b.ID, "attempt", b.Attempt)
+		return message.Send(ctx, s.Deliveries, message.Dispatch{Start: b.ID}, 0)
+	}
+	state := runner.State{Phase: runner.Lost, Detail: "the runner's reference to it was never learned"}
+	if b.Reference != "" {
+		state, err = s.Runner.State(ctx, b.Reference)
+		if err != nil {
+			return err
+		}
+	}
+	switch state.Phase {
+	case runner.Ended, runner.Lost:
+		s.Log.Info("a build ended unheard", "build", b.ID, "attempt", b.Attempt, "phase", state.Phase)
+		return message.Send(ctx, s.Reports, message.Report{Runner: &runner.Event{
+			Build: b.ID, Attempt: b.Attempt, Ref: b.Reference, State: state, At: s.Now(),
+		}}, 0)
+	}
+	return s.postpone(ctx, b)
+}
+
+// waiting ends a build that waited too long, and looks at the others again later.
+func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
+	if s.Now().Sub(b.CreatedAt) < s.WaitLimit {
+		return s.postpone(ctx, b)
+	}
+	b, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if b.Attempt != "" || b.State.Final() {
+			return false, nil
+		}
+		b.State, b.Reason = ci.Errored, fmt.Sprintf("waited for a runner past the limit of %s", s.WaitLimit)
+		return true, nil
+	})
+	if err != nil || !b.State.Final() {
+		return err
+	}
+	ref := store.StatusOf(b)
+	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
+}
+
+func (s *Sweep) postpone(ctx context.Context, b store.Build) error {
+	attempt := b.Attempt
+	_, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if b.State.Final() || b.Attempt != attempt {
+			return false, nil
+		}
+		b.DueAt = s.Now().Add(again)
+		return true, nil
+	})
+	return err
+}
