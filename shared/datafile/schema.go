@@ -53,7 +53,8 @@ func prepareSchema(ctx context.Context, conn *sql.Conn, path string) error {
 //
 // Times are Unix time: seconds in items, milliseconds in messages.
 func schema() []string {
-	return []string{`
+	return []string{
+		`
 		CREATE TABLE items (
 			partition  TEXT NOT NULL,
 			sort       TEXT NOT NULL,

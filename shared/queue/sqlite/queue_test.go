@@ -2,15 +2,43 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"runnerhub/shared/datafile"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/queue/queuetest"
 )
 
-func open(t testing.TB) *Queue {
-	f, err := datafile.Open(datafile.Deps{Path: filepath.Join(t.TempDir(), "data", "runnerhub.db")})
+func harness() queuetest.Harness {
+	return queuetest.Harness{
+		New: func(t testing.TB, _ queuetest.Settings) string {
+			return filepath.Join(t.TempDir(), "data", "runnerhub.db")
+		},
+		Open: func(address string, s queuetest.Settings) (queue.Queue, func() error, error) {
+			f, err := datafile.Open(datafile.Deps{Path: address})
+			if err != nil {
+				return nil, nil, err
+			}
+			q, err := New(Deps{File: f, Name: "test", Visibility: s.Visibility, MaxAttempts: s.MaxAttempts, Now: time.Now})
+			return q, f.Close, err
+		},
+		Shortest: 100 * time.Millisecond,
+	}
+}
+
+func TestMain(m *testing.M) { queuetest.Main(m, harness()) }
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	queuetest.Run(t, harness())
+}
+
+func file(t testing.TB, path string) *datafile.File {
+	t.Helper()
+	f, err := datafile.Open(datafile.Deps{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,11 +47,116 @@ func open(t testing.TB) *Queue {
 			t.Error(err)
 		}
 	})
-	q, err := New(Deps{File: f, Name: "bench", Visibility: time.Minute, MaxAttempts: 3, Now: time.Now})
+	return f
+}
+
+func named(t testing.TB, f *datafile.File, name string) *Queue {
+	t.Helper()
+	q, err := New(Deps{File: f, Name: name, Visibility: time.Hour, MaxAttempts: 3, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return q
+}
+
+func open(t testing.TB) *Queue {
+	return named(t, file(t, filepath.Join(t.TempDir(), "runnerhub.db")), "queue")
+}
+
+func publish(t testing.TB, q *Queue, body string) {
+	t.Helper()
+	if err := q.Publish(t.Context(), []byte(body), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receive(t testing.TB, q *Queue) queue.Message {
+	t.Helper()
+	messages, err := q.Receive(t.Context(), 1, 0)
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("received %v, %v", messages, err)
+	}
+	return messages[0]
+}
+
+func TestQueuesOfAFileAreApart(t *testing.T) {
+	t.Parallel()
+	f := file(t, filepath.Join(t.TempDir(), "runnerhub.db"))
+	a, b := named(t, f, "a"), named(t, f, "b")
+	publish(t, a, "for a")
+	if messages, err := b.Receive(t.Context(), 10, 0); len(messages) != 0 || err != nil {
+		t.Errorf("b received %v, %v", messages, err)
+	}
+	m := receive(t, a)
+	if err := errors.Join(b.Delete(t.Context(), m.Receipt), b.Retry(t.Context(), m.Receipt, 0)); err != nil {
+		t.Error(err)
+	}
+	if stats, err := a.Stats(t.Context()); stats != (Stats{Held: 1}) || err != nil {
+		t.Errorf("b's call changed a: %+v, %v", stats, err)
+	}
+}
+
+// A message is free at once when the process that held it is gone, and only then:
+// opening the queue a second time in the same process frees nothing.
+func TestTheHeldAreFreeAfterARestart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "runnerhub.db")
+	first := file(t, path)
+	q := named(t, first, "queue")
+	publish(t, q, "held")
+	m := receive(t, q)
+	if messages, err := named(t, first, "queue").Receive(t.Context(), 1, 0); len(messages) != 0 || err != nil {
+		t.Errorf("the same process received %v, %v", messages, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := named(t, file(t, path), "queue")
+	if got := receive(t, again); got.ID != m.ID || got.Attempt != 2 {
+		t.Errorf("after the restart came %+v", got)
+	}
+	if err := again.Delete(t.Context(), m.Receipt); err != nil {
+		t.Error(err)
+	}
+	if stats, err := again.Stats(t.Context()); stats != (Stats{Held: 1}) || err != nil {
+		t.Errorf("the dead process's receipt deleted: %+v, %v", stats, err)
+	}
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	q := open(t)
+	for range 4 {
+		publish(t, q, "x")
+	}
+	if err := q.Publish(t.Context(), []byte("delayed"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	dying := receive(t, q)
+	for range 3 {
+		if err := q.Retry(t.Context(), dying.Receipt, 0); err != nil {
+			t.Fatal(err)
+		}
+		// The rest came as well and are deleted, so that one message alone dies.
+		messages, err := q.Receive(t.Context(), 10, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range messages {
+			if m.ID == dying.ID {
+				dying = m
+				continue
+			}
+			if err := q.Delete(t.Context(), m.Receipt); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	publish(t, q, "held")
+	receive(t, q)
+	if stats, err := q.Stats(t.Context()); stats != (Stats{Waiting: 1, Held: 1, Dead: 1}) || err != nil {
+		t.Errorf("Stats = %+v, %v", stats, err)
+	}
 }
 
 func BenchmarkPublish(b *testing.B) {
