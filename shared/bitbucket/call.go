@@ -195,7 +195,11 @@ func (b *Bitbucket) send(ctx context.Context, r request, target *url.URL, token 
 	case err != nil:
 		return nil, answer{}, r.fail(lost(r.method), err, "an answer that broke off")
 	case int64(len(body)) > limit:
-		return nil, answer{}, r.fail(fault.TooLarge, nil, "an answer of more than %d bytes", limit)
+		kind := fault.TooLarge
+		if r.method != http.MethodGet {
+			kind = fault.Unknown
+		}
+		return nil, answer{}, r.fail(kind, nil, "an answer of more than %d bytes", limit)
 	}
 	return nil, answer{resp.Header, body}, nil
 }

@@ -12,7 +12,9 @@ import (
 type wireTime struct{ time.Time }
 
 func (t *wireTime) UnmarshalJSON(data []byte) error {
-	t.Time, _ = time.Parse(`"`+time.RFC3339+`"`, string(data))
+	if parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(data)); err == nil {
+		t.Time = parsed.UTC()
+	}
 	return nil
 }
 
