@@ -1,0 +1,134 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+
+	"runnerhub/shared/access"
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/store"
+)
+
+// maxTailPages bounds what Tail reads: a log of a million lines is not read to its end
+// for one page in a browser.
+const maxTailPages = 100
+
+// Build is a build as members see it.
+type Build struct {
+	ci.Build
+	URL    string  `json:"url"`              // of its page, for people
+	Status *Status `json:"status,omitempty"` // not in lists
+}
+
+// Status is what the build's commit shows on Bitbucket.
+type Status struct {
+	Build   string         `json:"build"` // whose state it is: this build's, or a newer one's with the same key
+	State   ci.StatusState `json:"state"`
+	Posted  bool           `json:"posted"`            // Bitbucket has acknowledged it
+	Problem string         `json:"problem,omitempty"` // why the last post failed; it is tried again
+	Ended   string         `json:"ended,omitempty"`   // why it is not tried any more
+}
+
+// Builds lists the builds of an app, newest first.
+func (c *Catalog) Builds(ctx context.Context, user, app, cursor string) (store.Page[Build], error) {
+	if _, err := access.App(ctx, c.Store, user, app, ci.See); err != nil {
+		return store.Page[Build]{}, fmt.Errorf("catalog: builds: %w", err)
+	}
+	page, err := c.Store.Builds(ctx, app, cursor, pageSize)
+	if err != nil {
+		return store.Page[Build]{}, fmt.Errorf("catalog: listing builds: %w", err)
+	}
+	return mapped(page, c.shown), nil
+}
+
+// Build answers a build with its status on Bitbucket.
+func (c *Catalog) Build(ctx context.Context, user, id string) (Build, error) {
+	stored, err := access.Build(ctx, c.Store, user, id, ci.See)
+	if err != nil {
+		return Build{}, fmt.Errorf("catalog: build: %w", err)
+	}
+	b := c.shown(stored)
+	status, err := c.Store.Status(ctx, store.StatusOf(stored))
+	switch {
+	case err == nil:
+		b.Status = &Status{
+			Build: status.Build, State: status.State, Posted: status.Posted == status.Revision && !status.Doubtful,
+			Problem: status.Problem, Ended: status.Ended,
+		}
+	case !fault.Is(err, fault.NotFound):
+		return Build{}, fmt.Errorf("catalog: reading the status of a build: %w", err)
+	}
+	return b, nil
+}
+
+func (c *Catalog) shown(b store.Build) Build {
+	if b.Steps == nil {
+		b.Steps = []ci.Step{}
+	}
+	return Build{Build: b.Build, URL: c.PublicURL + "/builds/" + b.ID}
+}
+
+// Lines is a page of a log. Done says that the build ended and nothing is left to read.
+type Lines struct {
+	Items  []buildlog.Line `json:"items"`
+	Cursor string          `json:"cursor"`
+	Done   bool            `json:"done"`
+}
+
+// Log answers the lines of a build's log from a cursor on; the empty cursor is the
+// beginning. It does not wait for lines to come.
+func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, error) {
+	// Read before the log: lines written between the two reads come with the next page.
+	b, err := access.Build(ctx, c.Store, user, build, ci.See)
+	if err != nil {
+		return Lines{}, fmt.Errorf("catalog: log: %w", err)
+	}
+	out := Lines{Items: []buildlog.Line{}, Cursor: cursor}
+	for room := buildlog.MaxPage; room > 0; room = buildlog.MaxPage - len(out.Items) {
+		page, err := c.Deps.Log.Read(ctx, build, out.Cursor, room)
+		if err != nil {
+			return Lines{}, fmt.Errorf("catalog: reading a log: %w", err)
+		}
+		out.Items = append(out.Items, page.Lines...)
+		end := len(page.Lines) == 0 && (page.Cursor == out.Cursor || out.Cursor == "")
+		out.Cursor = page.Cursor
+		if end {
+			out.Done = b.State.Final()
+			break
+		}
+	}
+	return out, nil
+}
+
+// Tail is the end of a log, for a page that shows it at once.
+type Tail struct {
+	Lines   []buildlog.Line
+	Left    int  // lines before these
+	Cut     bool // the log goes on after these: it is too long to be read to its end
+	Running bool // more may come
+}
+
+// Tail answers the last lines of a build's log, at most n.
+func (c *Catalog) Tail(ctx context.Context, user, build string, n int) (Tail, error) {
+	tail := Tail{Cut: true}
+	cursor := ""
+	for range maxTailPages {
+		page, err := c.Log(ctx, user, build, cursor)
+		if err != nil {
+			return Tail{}, err
+		}
+		tail.Lines = append(tail.Lines, page.Items...)
+		if over := len(tail.Lines) - n; over > 0 {
+			tail.Left += over
+			tail.Lines = append([]buildlog.Line(nil), tail.Lines[over:]...)
+		}
+		if page.Done || len(page.Items) < buildlog.MaxPage {
+			tail.Cut, tail.Running = false, !page.Done
+			break
+		}
+		cursor = page.Cursor
+	}
+	return tail, nil
+}
