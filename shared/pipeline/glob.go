@@ -63,7 +63,7 @@ func whole(segment string) string {
 	case before == "" && after == "":
 		return `write "**" for any number of parts`
 	case after == "":
-		return fmt.Sprintf(`write "%s*" for one part of the name, "%s*/**" for any number`, before, before)
+		return fmt.Sprintf(`write "%s*" for one part of the name, and "%s*/**" beside it for more`, before, before)
 	case before == "":
 		return fmt.Sprintf(`write "*%s" for one part of the name, "**/*%s" for any number`, after, after)
 	}

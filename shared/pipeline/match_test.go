@@ -107,11 +107,11 @@ func TestRefuseGlob(t *testing.T) {
 		{"a//b", `found a part without a name in "a//b": remove the / at the start or the end, or the second one`},
 		{"[a", `found a [ or { in "[a" that is not closed, or holds nothing: close it, or remove it`},
 		{"{a,b", `found a [ or { in "{a,b" that is not closed, or holds nothing: close it, or remove it`},
-		{"feature**", `found ** inside "feature**", where it means no more than *: write "feature*" for one part of the name, "feature*/**" for any number`},
+		{"feature**", `found ** inside "feature**", where it means no more than *: write "feature*" for one part of the name, and "feature*/**" beside it for more`},
 		{"**.js", `found ** inside "**.js", where it means no more than *: write "*.js" for one part of the name, "**/*.js" for any number`},
 		{"x/a**b/y", `found ** inside "a**b", where it means no more than *: write "a*b" for one part of the name, or "a*/**/*b" for several`},
 		{"***", `found ** inside "***", where it means no more than *: write "**" for any number of parts`},
-		{"{a,b}**", `found ** inside "a**", where it means no more than *: write "a*" for one part of the name, "a*/**" for any number`},
+		{"{a,b}**", `found ** inside "a**", where it means no more than *: write "a*" for one part of the name, and "a*/**" beside it for more`},
 		{"{a,{b,c}}", `found braces inside braces: write the patterns as a list`},
 		{strings.Repeat("{a,a}", 51), `found braces that stand for more than 64 patterns: write the patterns as a list`},
 	} {
@@ -126,8 +126,9 @@ func TestRefuseGlob(t *testing.T) {
 func TestSuggestedGlobs(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ glob, branch string }{
+		{"feature*", "feature"},
 		{"feature*", "feature-a"},
-		{"feature*/**", "feature-a"},
+		{"feature*/**", "feature/b"},
 		{"feature*/**", "feature-a/b/c"},
 		{"*.js", "a.js"},
 		{"**/*.js", "a.js"},

@@ -158,6 +158,7 @@ func openedAt(text []byte, what string) (line, at int) {
 	if quote {
 		line--
 	}
+	line = min(line, bytes.Count(text, []byte{'\n'})+1) // the end may count as a line
 	start := 0
 	for range line - 1 {
 		start += bytes.IndexByte(text[start:], '\n') + 1
