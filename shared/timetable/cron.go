@@ -38,8 +38,8 @@ func fields() [5]field {
 // 0 or 7. There are no seconds, years, tags such as @daily, or L, W, # and ?. An expression whose
 // day never comes, such as 30 February, is refused too.
 func (s Schedule) Check() error {
-	if !isID(s.ID) {
-		return fault.Field("id", "%.100q is not 1 to 64 of the characters A-Z, a-z, 0-9, _ and -", s.ID)
+	if err := CheckID(s.ID); err != nil {
+		return err
 	}
 	// Any moment will do: each expression that has a next time at all has it within years.
 	_, err := s.Next(time.Unix(0, 0))
@@ -204,9 +204,13 @@ func number(text string) (int, error) {
 	return int(n), nil
 }
 
-func isID(id string) bool {
+// CheckID refuses what is no ID of a schedule.
+func CheckID(id string) error {
 	foreign := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
 	}
-	return id != "" && len(id) <= 64 && !strings.ContainsFunc(id, foreign)
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, foreign) {
+		return fault.Field("id", "%.100q is not 1 to 64 of the characters A-Z, a-z, 0-9, _ and -", id)
+	}
+	return nil
 }
