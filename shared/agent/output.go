@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"runnerhub/shared/buildlog"
+)
+
+// logbook writes the build's log in the text form of package buildlog. It counts what
+// steps print and, past the limit, drops it with one line that says so. A log that
+// cannot be written does not end the build.
+type logbook struct {
+	now   func() time.Time
+	limit int64
+
+	mu   sync.Mutex
+	out  io.Writer
+	used int64
+	buf  []byte
+}
+
+// line writes a line of a step. The text is masked already.
+func (l *logbook) line(step, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used > l.limit {
+		return
+	}
+	at := l.now()
+	l.buf = buildlog.Line{Time: at, Step: step, Text: text}.AppendText(l.buf[:0])
+	if l.used += int64(len(l.buf)); l.used > l.limit {
+		l.buf = buildlog.Line{Time: at, Text: fmt.Sprintf("The log is full (%d bytes): further output is dropped, the steps go on.", l.limit)}.AppendText(l.buf[:0])
+	}
+	_, _ = l.out.Write(l.buf)
+}
+
+// say writes a line of the agent itself, which the limit does not concern.
+func (l *logbook) say(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf = buildlog.Line{Time: l.now(), Text: fmt.Sprintf(format, args...)}.AppendText(l.buf[:0])
+	_, _ = l.out.Write(l.buf)
+}
+
+// lines cuts one stream of masked bytes into lines as a terminal would show them: a
+// carriage return begins the line anew, so that a progress bar is one line, not a
+// thousand. Lines over buildlog.MaxText go on in the next.
+type lines struct {
+	write func(text string)
+
+	line     []byte
+	returned bool // a carriage return came, and nothing after it
+}
+
+func (l *lines) add(p []byte) {
+	for len(p) > 0 {
+		i := bytes.IndexAny(p, "\r\n")
+		if i < 0 {
+			l.text(p)
+			return
+		}
+		l.text(p[:i])
+		if p[i] == '\n' {
+			l.end()
+		} else {
+			l.returned = true
+		}
+		p = p[i+1:]
+	}
+}
+
+func (l *lines) text(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if l.returned {
+		l.line, l.returned = l.line[:0], false
+	}
+	for {
+		room := buildlog.MaxText - len(l.line)
+		if len(p) <= room {
+			l.line = append(l.line, p...)
+			return
+		}
+		room = wholeRunes(p, room)
+		l.line = append(l.line, p[:room]...)
+		p = p[room:]
+		l.end()
+	}
+}
+
+func (l *lines) end() {
+	l.write(string(l.line))
+	l.line, l.returned = l.line[:0], false
+}
+
+// flush writes a last line that has no end.
+func (l *lines) flush() {
+	if len(l.line) > 0 {
+		l.end()
+	}
+}
+
+// wholeRunes answers the largest n up to limit at which p can be cut without
+// splitting a character. Bytes that are no UTF-8 are cut anywhere.
+func wholeRunes(p []byte, limit int) int {
+	for n := limit; n >= max(0, limit-3); n-- {
+		if p[n]&0xC0 != 0x80 {
+			return n
+		}
+	}
+	return limit
+}
