@@ -11,6 +11,10 @@ import (
 	"runnerhub/shared/store"
 )
 
+// maxReads bounds the reads for one page of a log: drivers may answer less than they
+// have, or nothing, and only an unchanged cursor says that there is no more.
+const maxReads = 10
+
 // maxTailPages bounds what Tail reads: a log of a million lines is not read to its end
 // for one page in a browser.
 const maxTailPages = 100
@@ -75,6 +79,8 @@ type Lines struct {
 	Items  []buildlog.Line `json:"items"`
 	Cursor string          `json:"cursor"`
 	Done   bool            `json:"done"`
+
+	end bool // there was no more when it was read
 }
 
 // Log answers the lines of a build's log from a cursor on; the empty cursor is the
@@ -86,19 +92,19 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 		return Lines{}, fmt.Errorf("catalog: log: %w", err)
 	}
 	out := Lines{Items: []buildlog.Line{}, Cursor: cursor}
-	for room := buildlog.MaxPage; room > 0; room = buildlog.MaxPage - len(out.Items) {
-		page, err := c.Deps.Log.Read(ctx, build, out.Cursor, room)
+	for range maxReads {
+		page, err := c.Logs.Read(ctx, build, out.Cursor, buildlog.MaxPage-len(out.Items))
 		if err != nil {
 			return Lines{}, fmt.Errorf("catalog: reading a log: %w", err)
 		}
 		out.Items = append(out.Items, page.Lines...)
-		end := len(page.Lines) == 0 && (page.Cursor == out.Cursor || out.Cursor == "")
+		out.end = len(page.Lines) == 0 && page.Cursor == out.Cursor
 		out.Cursor = page.Cursor
-		if end {
-			out.Done = b.State.Final()
+		if out.end || len(out.Items) == buildlog.MaxPage {
 			break
 		}
 	}
+	out.Done = out.end && b.State.Final()
 	return out, nil
 }
 
@@ -124,7 +130,7 @@ func (c *Catalog) Tail(ctx context.Context, user, build string, n int) (Tail, er
 			tail.Left += over
 			tail.Lines = append([]buildlog.Line(nil), tail.Lines[over:]...)
 		}
-		if page.Done || len(page.Items) < buildlog.MaxPage {
+		if page.end {
 			tail.Cut, tail.Running = false, !page.Done
 			break
 		}

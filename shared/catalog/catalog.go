@@ -30,7 +30,7 @@ const (
 // Deps is what a Catalog needs.
 type Deps struct {
 	Store     *store.Store
-	Log       buildlog.Log
+	Logs      buildlog.Log
 	PublicURL string // of this installation, without a slash at its end
 	Now       func() time.Time
 	NewID     func() string
@@ -41,7 +41,7 @@ type Catalog struct{ Deps }
 
 // New makes a Catalog.
 func New(d Deps) (*Catalog, error) {
-	if d.Store == nil || d.Log == nil || d.PublicURL == "" || d.Now == nil || d.NewID == nil {
+	if d.Store == nil || d.Logs == nil || d.PublicURL == "" || d.Now == nil || d.NewID == nil {
 		return nil, errors.New("catalog: a dependency is missing")
 	}
 	return &Catalog{d}, nil

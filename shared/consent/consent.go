@@ -60,7 +60,8 @@ func New(d Deps) (*Consent, error) {
 
 // Begin remembers what a browser leaves for and answers the address of the consent
 // page. Purpose, verifier and expiry of the state are set here; its Session is the hash
-// of what the browser has to show again when it returns.
+// of what the browser has to show again when it returns, and empty when there is
+// nothing to show: then the caller of Take has to compare something else.
 func (c *Consent) Begin(ctx context.Context, purpose Purpose, state store.OAuthState) (string, error) {
 	state.Verifier = NewSecret().Reveal()
 	ticket, err := c.Keep(ctx, purpose, state)
@@ -99,7 +100,7 @@ func (c *Consent) Take(ctx context.Context, purpose Purpose, ticket secret.Text,
 		return store.OAuthState{}, fmt.Errorf("consent: taking the state: %w", err)
 	case state.Purpose != string(purpose):
 		return store.OAuthState{}, fault.New(fault.Invalid, "this was begun for something else: start again")
-	case state.Session != session:
+	case state.Session != "" && state.Session != session:
 		return store.OAuthState{}, fault.New(fault.Forbidden, "this was begun in another browser or another sign-in: start again here")
 	}
 	return state, nil
