@@ -95,6 +95,8 @@ func TestRefuseGlob(t *testing.T) {
 		{"{main,develop}", ""},
 		{"{a,b}/{c,**}", ""},
 		{"{,hot}fix/[,}]", ""},
+		{strings.Repeat("{a,b}", 6), ""},
+		{strings.Repeat("{a,b}", 6) + "{c,d}", `found braces that stand for more than 64 patterns: write the patterns as a list`},
 		{"", "found an empty pattern, which matches no branch: remove it"},
 		{strings.Repeat("a", 256), "found a pattern of 256 bytes, expected at most 255"},
 		{"!main", "found ! at the start: exclusions are not supported, name the branches that build"},

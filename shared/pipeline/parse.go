@@ -260,22 +260,14 @@ func (r *reader) variables(n *yaml.Node, at string) []Variable {
 		case target(value).Kind != yaml.ScalarNode:
 			r.refuse(value, join(at, name), "found %s, expected text: put the value in quotes, or write it on one line", describe(value))
 		default:
-			if text, ok := r.value(value, at, name); ok {
-				variables = append(variables, Variable{Name: name, Value: text})
+			// Not plain, which would build the path of every sound variable.
+			if why := r.refuseScalar(target(value)); why != "" {
+				r.refuse(value, join(at, name), "%s", why)
 			}
+			variables = append(variables, Variable{Name: name, Value: target(value).Value})
 		}
 	}
 	return variables
-}
-
-// value is plain for a variable, whose path is only built when it is needed
-// and whose value may be empty.
-func (r *reader) value(n *yaml.Node, at, name string) (string, bool) {
-	if why := r.refuseScalar(target(n)); why != "" {
-		r.refuse(n, join(at, name), "%s", why)
-		return "", false
-	}
-	return target(n).Value, true
 }
 
 func isVariableName(name string) bool {

@@ -17,7 +17,7 @@ timeout: 5
 triggers: [push]
 environment: {variables: {A: 1, B: 2, C: 3}}
 steps:
-  - {name: Install, run: npm ci, working_directory: web/app/, env: {D: 4, B: two}}
+  - {name: Install, run: npm ci, working_directory: web/app/, env: {B: two, D: 4}}
   - run: "\n  make test\n  make lint\n"
   - run: "printf '\e[0m'"
   - run: echo `+strings.Repeat("é", 60)+`
