@@ -297,8 +297,51 @@ func TestArguments(t *testing.T) {
 			t.Errorf("%s: field %q of %v, want %q", name, field, c.err, c.field)
 		}
 	}
+	const name = "acme/shop"
+	for call, err := range map[string]error{
+		"Branch":           two(c.Branch(ctx, name, "main")),
+		"Commit":           two(c.Commit(ctx, name, head)),
+		"Source":           two(c.Source(ctx, name, head, "a", 0)),
+		"OpenPullRequests": two(c.OpenPullRequests(ctx, name, "main")),
+		"PullRequest":      two(c.PullRequest(ctx, name, 1)),
+		"ListHooks":        two(c.ListHooks(ctx, name)),
+		"CreateHook":       two(c.CreateHook(ctx, name, bitbucket.Hook{Secret: secret.New("s")})),
+		"DeleteHook":       c.DeleteHook(ctx, name, hookUUID),
+		"PostStatus":       c.PostStatus(ctx, name, head, good),
+		"ReadStatus":       two(c.ReadStatus(ctx, name, head, "k")),
+	} {
+		if _, field := fault.Public(err); field != "repository" {
+			t.Errorf("%s with a repository by name: %v", call, err)
+		}
+	}
 	if r := f.requests(); len(r) != 0 {
 		t.Errorf("sent %+v", r)
+	}
+}
+
+// TestStrangeAnswers has a Bitbucket that answers something else than asked.
+func TestStrangeAnswers(t *testing.T) {
+	t.Parallel()
+	pr := strings.Replace(string(fixture(t, "api/pullrequest.json")), `"hash": "8d903c6707d0"`, `"hash": "main"`, 1)
+	for name, c := range map[string]struct {
+		answer string
+		call   func(context.Context, *bitbucket.Client) (any, error)
+	}{
+		"a branch without hash":  {`{"target":{"hash":"dfbccd9f778e"}}`, func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.Branch(ctx, shop, "main") }},
+		"another commit":         {string(fixture(t, "api/commit.json")), func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.Commit(ctx, shop, "0123456") }},
+		"another status":         {string(fixture(t, "api/status.json")), func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.ReadStatus(ctx, shop, head, "k") }},
+		"a pull request":         {pr, func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.PullRequest(ctx, shop, 42) }},
+		"a repository elsewhere": {`{"uuid":"` + shop + `","full_name":"acme/shop@evil.example"}`, func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.Repository(ctx, shop) }},
+		"a hook without uuid":    {`{"values":[{}]}`, func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.ListHooks(ctx, shop) }},
+		"a workspace without":    {`{"values":[{}]}`, func(ctx context.Context, c *bitbucket.Client) (any, error) { return c.Workspaces(ctx, "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newForge(t, says(200, "application/json", c.answer))
+			if got, err := c.call(t.Context(), f.client(t)); !fault.Is(err, fault.Unavailable) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }
 
