@@ -104,14 +104,15 @@ func (f *File) matchBranch(kind Kind, branch, eventOf, branchOf string) Verdict 
 // branches lists the globs of all triggers for kind, as far as they fit.
 func (f *File) branches(kind Kind) string {
 	const most = 20
-	var all []string
+	all, total := make([]string, 0, most), 0
 	for _, t := range f.Triggers {
 		if t.Event == kind {
-			all = append(all, t.Branches...)
+			total += len(t.Branches)
+			all = append(all, t.Branches[:min(len(t.Branches), most-len(all))]...)
 		}
 	}
-	if len(all) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
+	if total > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(all, ", "), total-most)
 	}
 	return strings.Join(all, ", ")
 }
