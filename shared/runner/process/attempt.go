@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"context"
 
 	"golang.org/x/sys/unix"
 
@@ -49,6 +48,19 @@ func (a *attempt) errFile() string  { return filepath.Join(a.dir, "stderr") }
 
 func (a *attempt) over() bool {
 	return a.meta.State.Phase == runner.Ended || a.meta.State.Phase == runner.Lost
+}
+
+// makeWork makes the agent's folder, which only its user gets to: the build may open
+// that folder to everybody, but not the one around it.
+func (a *attempt) makeWork() error {
+	if err := os.Mkdir(a.work(), 0o700); err != nil || a.meta.UID == 0 {
+		return err
+	}
+	return errors.Join(
+		os.Lchown(a.work(), a.meta.UID, a.meta.UID),
+		os.Lchown(a.dir, 0, a.meta.UID),
+		os.Chmod(a.dir, 0o710),
+	)
 }
 
 // save writes the record durably.
@@ -264,4 +276,10 @@ func lockFile(path string) (*os.File, error) {
 		return nil, fmt.Errorf("another server uses this folder: %w", err)
 	}
 	return file, nil
+}
+
+// unlockFile gives the lock up, even while a process that is just being started
+// has the file open, too.
+func unlockFile(file *os.File) error {
+	return errors.Join(unix.Flock(int(file.Fd()), unix.LOCK_UN), file.Close())
 }

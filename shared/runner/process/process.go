@@ -153,7 +153,7 @@ func (r *Runner) Close() error {
 	if r.lock == nil {
 		return nil
 	}
-	return r.lock.Close()
+	return unlockFile(r.lock)
 }
 
 // Start implements runner.Runner. The reference is the attempt's id.
@@ -246,14 +246,12 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 		Build: job.Build, Attempt: job.Attempt, Boot: bootID(), Until: now.Add(job.Timeout + backstop),
 		State: runner.State{Phase: runner.Running},
 	}
-	mode := os.FileMode(0o700)
 	if r.isolated {
-		mode = 0o711
 		if a.meta.UID, err = r.uids.pick(r.usedUIDs()); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(a.dir, mode); err != nil {
+	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return fmt.Errorf("make the attempt's folder: %w", err)
 	}
 	defer func() {
@@ -261,16 +259,8 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 			err = errors.Join(err, os.RemoveAll(a.dir))
 		}
 	}()
-	if err := os.Chmod(a.dir, mode); err != nil { // whatever the umask is
-		return err
-	}
-	if err := os.Mkdir(a.work(), 0o700); err != nil {
+	if err := a.makeWork(); err != nil {
 		return fmt.Errorf("make the build's folder: %w", err)
-	}
-	if a.meta.UID != 0 {
-		if err := os.Lchown(a.work(), a.meta.UID, a.meta.UID); err != nil {
-			return fmt.Errorf("give the build its folder: %w", err)
-		}
 	}
 	if err := a.save(); err != nil {
 		return err
@@ -334,7 +324,7 @@ func (r *Runner) takeUp() error {
 		}
 		if a.meta.UID != 0 {
 			// Another server can hold the id only if nothing of ours runs under it.
-			a.foreign = !r.uids.hold(a.meta.UID)
+			a.foreign = !r.uids.holdAgain(a.meta.UID)
 		}
 		if a.meta.Stopping {
 			close(a.stop)

@@ -34,6 +34,9 @@ const (
 // killPatience is how long killed processes may take to be gone.
 const killPatience = 10 * time.Second
 
+// holdPatience is how long a user id that an attempt of ours has is asked for.
+const holdPatience = 2 * time.Second
+
 func canIsolate() bool { return os.Geteuid() == 0 }
 
 func bootID() string {
@@ -350,6 +353,17 @@ func (p *uidPool) hold(uid int) bool {
 		return false
 	}
 	p.held[uid] = l
+	return true
+}
+
+// holdAgain takes the id of an attempt found again. A process that the server
+// was just starting when it died has its sockets for a moment longer, so this waits a little.
+func (p *uidPool) holdAgain(uid int) bool {
+	for until := time.Now().Add(holdPatience); !p.hold(uid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			return false
+		}
+	}
 	return true
 }
 

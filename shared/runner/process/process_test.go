@@ -22,10 +22,13 @@ import (
 	"runnerhub/shared/runner/runnertest"
 )
 
-// TestMain makes the test binary the agent, too.
+// TestMain makes the test binary the agent and a server, too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "agent" {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "agent":
 		os.Exit(runAgent())
+	case len(os.Args) > 1 && os.Args[1] == "server":
+		os.Exit(serverMode())
 	}
 	os.Exit(m.Run())
 }

@@ -94,19 +94,19 @@ func (b *bench) open() {
 	})
 }
 
-// job is the job of a ticket.
-func (b *bench) job(ticket string) runner.Job {
+// job is the job of a build.
+func (b *bench) job(name string) runner.Job {
 	return runner.Job{
-		Build: "b-" + ticket, Attempt: "a-" + ticket, Address: b.server.URL,
-		Ticket: secret.New(ticket), Timeout: 5 * time.Minute,
+		Build: "b-" + name, Attempt: "a-" + name, Address: b.server.URL,
+		Ticket: secret.New(TicketOf(name)), Timeout: 5 * time.Minute,
 	}
 }
 
 // start offers and starts a build of these steps, and answers its reference.
-func (b *bench) start(ticket string, change func(*runner.Claim), steps ...runner.Step) string {
+func (b *bench) start(name string, change func(*runner.Claim), steps ...runner.Step) string {
 	b.Helper()
-	b.server.Offer(ticket, change, steps...)
-	return b.begin(b.job(ticket))
+	b.server.Offer(name, change, steps...)
+	return b.begin(b.job(name))
 }
 
 func (b *bench) begin(job runner.Job) string {
@@ -119,7 +119,7 @@ func (b *bench) begin(job runner.Job) string {
 }
 
 // ended waits until the driver says that an attempt ended, in State and by an event.
-func (b *bench) ended(ref, ticket string, result runner.Result) {
+func (b *bench) ended(ref, name string, result runner.Result) {
 	b.Helper()
 	var state runner.State
 	b.eventually(func() bool {
@@ -136,10 +136,10 @@ func (b *bench) ended(ref, ticket string, result runner.Result) {
 	b.eventually(func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		event = b.events["a-"+ticket]
+		event = b.events["a-"+name]
 		return event.State.Phase == runner.Ended
 	}, func() string { return "an event of the end" })
-	if event.State.Result != result || event.Ref != ref || event.Build != "b-"+ticket || event.At.IsZero() {
+	if event.State.Result != result || event.Ref != ref || event.Build != "b-"+name || event.At.IsZero() {
 		b.Errorf("event = %+v, want %s of %s", event, result, ref)
 	}
 }
@@ -159,28 +159,28 @@ func (b *bench) eventually(is func() bool, what func() string) {
 }
 
 // text is a build's log, a line "step: text" each.
-func (b *bench) text(ticket string) string {
+func (b *bench) text(name string) string {
 	b.Helper()
 	var all []string
-	for _, l := range b.Log(b.T, "b-"+ticket) {
+	for _, l := range b.Log(b.T, "b-"+name) {
 		all = append(all, l.Step+": "+l.Text)
 	}
 	return strings.Join(all, "\n") + "\n"
 }
 
 // said waits for a line that begins with prefix, and answers the rest of it.
-func (b *bench) said(ticket, prefix string) string {
+func (b *bench) said(name, prefix string) string {
 	b.Helper()
 	var rest string
 	b.eventually(func() bool {
-		for line := range strings.Lines(b.text(ticket)) {
+		for line := range strings.Lines(b.text(name)) {
 			if after, ok := strings.CutPrefix(line, prefix); ok {
 				rest = strings.TrimSpace(after)
 				return true
 			}
 		}
 		return false
-	}, func() string { return fmt.Sprintf("a line %q in the log:\n%s", prefix, b.text(ticket)) })
+	}, func() string { return fmt.Sprintf("a line %q in the log:\n%s", prefix, b.text(name)) })
 	return rest
 }
 
@@ -336,11 +336,11 @@ func (b *bench) dead(pids []string) {
 }
 
 // family waits for a family and answers its processes.
-func (b *bench) family(ticket string) []string {
+func (b *bench) family(name string) []string {
 	b.Helper()
 	var pids []string
 	for _, who := range []string{"daemon", "grandchild", "child"} {
-		pids = append(pids, b.said(ticket, "one: "+who+" "))
+		pids = append(pids, b.said(name, "one: "+who+" "))
 	}
 	for _, pid := range pids {
 		if b.Alive != nil && !b.Alive(b.T, pid) {
@@ -473,7 +473,7 @@ func endedMeanwhile(b *bench) {
 // search looks everywhere a step can look for two words, which it puts together so
 // that it does not find itself.
 const search = `
-words=$(printf '%s%s\n%s%s' ATCTT3xFf GN0oQk7Yw2 tick et-to-hide)
+words=$(printf '%s%s\n%s%s' ATCTT3xFf GN0oQk7Yw2 t1cket-hid den-5f0c9e)
 look() { printf '%s\n' "$words" | grep -qaF -f - "$1" 2>/dev/null && echo "FOUND in $1" || :; }
 for f in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do look "$f"; done
 find .. ../../.. -maxdepth 8 -type f 2>/dev/null | while IFS= read -r f; do look "$f"; done
@@ -492,11 +492,11 @@ ls "/proc/$PPID/fd" >/dev/null 2>&1 && echo "OPEN fd" || echo closed
 `
 
 func secrets(b *bench) {
-	ref := b.start("ticket-to-hide", nil, step("search", search), step("spy", spy))
-	b.is(b.server.AwaitResult(b.T, "ticket-to-hide"), runner.VerdictSuccessful, "SUCCESSFUL 0", "SUCCESSFUL 0")
-	b.ended(ref, "ticket-to-hide", runner.Succeeded)
-	got := b.text("ticket-to-hide")
-	for _, never := range []string{"FOUND", "ATCTT3xFfGN0oQk7Yw2", "ticket-to-hide\n", "RUNNERHUB_TICKET", "RUNNERHUB_HANDOVER"} {
+	ref := b.start("hidden", nil, step("search", search), step("spy", spy))
+	b.is(b.server.AwaitResult(b.T, "hidden"), runner.VerdictSuccessful, "SUCCESSFUL 0", "SUCCESSFUL 0")
+	b.ended(ref, "hidden", runner.Succeeded)
+	got := b.text("hidden")
+	for _, never := range []string{"FOUND", "ATCTT3xFfGN0oQk7Yw2", TicketOf("hidden"), "RUNNERHUB_TICKET", "RUNNERHUB_HANDOVER"} {
 		if strings.Contains(got, never) {
 			b.Errorf("log has %q:\n%s", never, got)
 		}

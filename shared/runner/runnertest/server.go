@@ -149,10 +149,13 @@ func (*testWriter) Write(p []byte) (int, error) { return len(p), nil }
 // CloneURL is where the repository is.
 func (s *Server) CloneURL() string { return s.URL + "/git/repo.git" }
 
-// Offer makes a build of these steps behind the ticket.
-func (s *Server) Offer(ticket string, change func(*runner.Claim), steps ...runner.Step) {
+// TicketOf answers the ticket of the build of this name.
+func TicketOf(name string) string { return "t1cket-" + name + "-5f0c9e" }
+
+// Offer makes a build of these steps, known by a name, with the ticket of that name.
+func (s *Server) Offer(name string, change func(*runner.Claim), steps ...runner.Step) {
 	claim := runner.Claim{
-		Build:  runner.Build{ID: "b-" + ticket, Number: 7, URL: s.URL + "/builds/b-" + ticket},
+		Build:  runner.Build{ID: "b-" + name, Number: 7, URL: s.URL + "/builds/b-" + name},
 		Script: runner.Script{Steps: steps, TimeoutSeconds: 120},
 		Clone:  runner.Clone{URL: s.CloneURL(), Commit: s.Commit, Ref: "refs/heads/main", Username: username, Password: password},
 	}
@@ -161,7 +164,7 @@ func (s *Server) Offer(ticket string, change func(*runner.Claim), steps ...runne
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.work[ticket] = &work{claim: claim, lose: map[string]int{}, fail: map[string]int{}}
+	s.work[TicketOf(name)] = &work{claim: claim, lose: map[string]int{}, fail: map[string]int{}}
 }
 
 // with changes a build under the lock and wakes who waits.
@@ -181,32 +184,36 @@ func (s *Server) TipsOnly() {
 }
 
 // Lose makes the server do what the next n calls of path ask, and break the connection.
-func (s *Server) Lose(ticket, path string, n int) { s.with(ticket, func(w *work) { w.lose[path] = n }) }
+func (s *Server) Lose(name, path string, n int) {
+	s.with(TicketOf(name), func(w *work) { w.lose[path] = n })
+}
 
 // Fail answers the next n calls of path with 503.
-func (s *Server) Fail(ticket, path string, n int) { s.with(ticket, func(w *work) { w.fail[path] = n }) }
+func (s *Server) Fail(name, path string, n int) {
+	s.with(TicketOf(name), func(w *work) { w.fail[path] = n })
+}
 
 // Stop asks the agent to stop, in the answer to its next report.
-func (s *Server) Stop(ticket string) { s.with(ticket, func(w *work) { w.stop = true }) }
+func (s *Server) Stop(name string) { s.with(TicketOf(name), func(w *work) { w.stop = true }) }
 
 // Over refuses everything from now on with 409.
-func (s *Server) Over(ticket string) { s.with(ticket, func(w *work) { w.over = true }) }
+func (s *Server) Over(name string) { s.with(TicketOf(name), func(w *work) { w.over = true }) }
 
 // Last answers the newest report, and how many claims came and were refused.
-func (s *Server) Last(ticket string) (last runner.Report, claims, refused int) {
+func (s *Server) Last(name string) (last runner.Report, claims, refused int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.work[ticket]
+	w := s.work[TicketOf(name)]
 	return w.last, w.claims, w.refused
 }
 
 // Await waits until the newest report is as wanted, and answers it.
-func (s *Server) Await(t *testing.T, ticket, what string, wanted func(runner.Report) bool) runner.Report {
+func (s *Server) Await(t *testing.T, name, what string, wanted func(runner.Report) bool) runner.Report {
 	t.Helper()
 	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
-		last, changed := s.work[ticket].last, s.changed
+		last, changed := s.work[TicketOf(name)].last, s.changed
 		s.mu.Unlock()
 		if wanted(last) {
 			return last
@@ -220,9 +227,9 @@ func (s *Server) Await(t *testing.T, ticket, what string, wanted func(runner.Rep
 }
 
 // AwaitResult waits for the end of the build.
-func (s *Server) AwaitResult(t *testing.T, ticket string) runner.Report {
+func (s *Server) AwaitResult(t *testing.T, name string) runner.Report {
 	t.Helper()
-	return s.Await(t, ticket, "a result", func(r runner.Report) bool { return r.Result != "" })
+	return s.Await(t, name, "a result", func(r runner.Report) bool { return r.Result != "" })
 }
 
 func (s *Server) claim(w http.ResponseWriter, r *http.Request) {
