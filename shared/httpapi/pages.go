@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/catalog"
+	"runnerhub/shared/ci"
+)
+
+// tailLines is how many lines of its log the page of a build shows.
+const tailLines = 2000
+
+// contentPolicy allows the one style sheet, forms to us, and nothing else.
+func contentPolicy() string {
+	sum := sha256.Sum256([]byte(style))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+}
+
+func parsePages() (*template.Template, error) {
+	pages, err := template.New("").Funcs(template.FuncMap{
+		"style": func() template.CSS { return style },
+		"lower": func(state any) string { return strings.ToLower(fmt.Sprint(state)) },
+		"took":  took,
+		"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+		"clock": func(t time.Time) string { return t.UTC().Format(time.TimeOnly) },
+		"short": func(hash string) string { return hash[:min(12, len(hash))] },
+		"plain": plain,
+	}).Parse(templates)
+	if err != nil {
+		return nil, fmt.Errorf("httpapi: %w", err)
+	}
+	return pages, nil
+}
+
+// view is what every page shows.
+type view struct {
+	Title  string
+	User   *ci.User // nil: nobody is signed in
+	SignIn string   // where to sign in and come back here
+	Reload int      // seconds after which the page is asked for again; 0: never
+}
+
+func (a *API) view(c *call, title string) view {
+	v := view{Title: title, SignIn: "/auth/login?return=" + url.QueryEscape(c.URL.Path)}
+	if c.user() != "" {
+		v.User = &c.who.User
+	}
+	return v
+}
+
+type confirmView struct {
+	view
+	Account, Nickname, Workspace, Ticket string
+}
+
+type errorView struct {
+	view
+	Problem problem
+}
+
+// errorPage shows a problem. Where signing in helps, the way back leads to where the
+// reader wanted to go; a sign-in that failed starts over.
+func (a *API) errorPage(c *call, p problem) page {
+	v := a.view(c, p.Title)
+	if strings.HasPrefix(c.URL.Path, "/auth/") {
+		v.SignIn = "/auth/login"
+	}
+	if p.Status == http.StatusUnauthorized {
+		v.Title, p.Detail = "Sign in", "This page is for members of its workspace."
+	}
+	return page{"error", errorView{v, p}}
+}
+
+func (a *API) home(c *call) (answer, error) {
+	v := a.view(c, "RunnerHub for Bitbucket")
+	// What came of a sign-in is in the address of the page it returned to.
+	return page{"home", struct {
+		view
+		Denied bool
+	}{v, c.query("error") == "access_denied"}}, nil
+}
+
+type buildView struct {
+	view
+	App   ci.App
+	Build catalog.Build
+	Log   catalog.Tail
+}
+
+func (a *API) buildPage(c *call) (answer, error) {
+	build, err := a.Catalog.Build(c.Context(), c.user(), c.PathValue("build"))
+	if err != nil {
+		return nil, err
+	}
+	app, err := a.Catalog.App(c.Context(), c.user(), build.App)
+	if err != nil {
+		return nil, err
+	}
+	tail, err := a.Catalog.Tail(c.Context(), c.user(), build.ID, tailLines)
+	if err != nil {
+		return nil, err
+	}
+	v := buildView{a.view(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), app, build, tail}
+	if !build.State.Final() {
+		v.Reload = 5
+	}
+	return page{"build", v}, nil
+}
+
+// took says how long something took, or has been going on.
+func took(from, to time.Time) string {
+	if from.IsZero() || to.IsZero() {
+		return ""
+	}
+	return to.Sub(from).Round(time.Second).String()
+}
+
+// plain is the text of a line without escape sequences, which programs write to colour
+// a terminal.
+func plain(line buildlog.Line) string {
+	s := line.Text
+	if !strings.ContainsAny(s, "\x1b\b") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		switch {
+		case s[i] == '\x1b':
+			i += escape(s[i:])
+		case s[i] == '\b':
+			i++
+		default:
+			b.WriteByte(s[i])
+			i++
+		}
+	}
+	return b.String()
+}
+
+// escape answers the length of the escape sequence that s begins with (ECMA-48): ESC [
+// up to a letter, ESC ] and its like up to BEL or ESC \, ESC and one character otherwise.
+func escape(s string) int {
+	if len(s) < 2 {
+		return len(s)
+	}
+	switch s[1] {
+	case '[':
+		for i := 2; i < len(s); i++ {
+			if s[i] >= 0x40 && s[i] <= 0x7e {
+				return i + 1
+			}
+			if s[i] < 0x20 || s[i] > 0x3f {
+				return i // not a sequence after all
+			}
+		}
+		return len(s)
+	case ']', 'P', 'X', '^', '_':
+		for i := 2; i < len(s); i++ {
+			if s[i] == '\a' {
+				return i + 1
+			}
+			if s[i] == '\x1b' && i+1 < len(s) && s[i+1] == '\\' {
+				return i + 2
+			}
+		}
+		return len(s)
+	case '(', ')', '*', '+', '#', '%', ' ':
+		return min(3, len(s))
+	default:
+		if s[1] >= 0x80 {
+			return 1 // a character of the text
+		}
+		return 2
+	}
+}
