@@ -236,6 +236,15 @@ func (d *Dispatch) match(ctx context.Context, c candidate, file *pipeline.File, 
 	if !verdict.Matched {
 		return c.skip("%s", verdict.Reason), nil
 	}
+	if d.OneWorkspace {
+		only, err := d.Store.OnlyWorkspace(ctx, c.app.Workspace)
+		if err != nil {
+			return nil, fmt.Errorf("dispatch: %w", err)
+		}
+		if !only {
+			return c.skip("this installation does not keep builds apart and builds for one workspace only, which is another one"), nil
+		}
+	}
 	plan, problems := file.Plan(d.Platforms)
 	if len(problems) > 0 {
 		return d.broken(ctx, c, problems.Error())

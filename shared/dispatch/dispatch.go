@@ -41,12 +41,15 @@ type Deps struct {
 	RunnerName string       // under which builds wait
 	Platforms  []string     // what the runner runs
 	Limits     store.Limits // what the runner is given at once
-	Address    string       // of the server, as builds reach it
-	BuildLog   buildlog.Log
-	Now        func() time.Time
-	NewID      func() string
-	NewTicket  func() secret.Text
-	Log        *slog.Logger
+	// OneWorkspace restricts builds to the first workspace that had one: the runner
+	// does not keep builds apart.
+	OneWorkspace bool
+	Address      string // of the server, as builds reach it
+	BuildLog     buildlog.Log
+	Now          func() time.Time
+	NewID        func() string
+	NewTicket    func() secret.Text
+	Log          *slog.Logger
 }
 
 // Dispatch handles the messages of the queue "deliveries".

@@ -82,6 +82,9 @@ func (r *Report) bring(ctx context.Context, st store.Status) (done bool, err err
 	if err != nil {
 		return false, fmt.Errorf("report: %w", err)
 	}
+	if b.State.Status() != st.State {
+		b.State = ci.Running // it ended meanwhile; the next post says so
+	}
 	client, err := r.Grants.Client(ctx, b.Connection)
 	if err != nil {
 		return r.failed(ctx, st, err)
