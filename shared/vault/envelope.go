@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"runnerhub/shared/fault"
 )
@@ -47,7 +48,7 @@ func NewSealer(b Binding, key, wrapped []byte) (Sealer, error) {
 	}
 	header := binary.BigEndian.AppendUint16([]byte{version}, uint16(len(wrapped)))
 	header = append(header, wrapped...)
-	return &sealer{aead: aead, header: header, bound: bound(header, b)}, nil
+	return &sealer{aead: aead, header: header, bound: b.AppendTo(slices.Clip(header))}, nil
 }
 
 type sealer struct {
@@ -90,7 +91,7 @@ func Open(b Binding, key, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("open an envelope: %w", err)
 	}
 	end := headerBytes + len(wrapped)
-	plain, err := aead.Open(nil, nil, sealed[end:], bound(sealed[:end], b))
+	plain, err := aead.Open(nil, nil, sealed[end:], b.AppendTo(slices.Clip(sealed[:end])))
 	if err != nil {
 		return nil, NotOurs(err)
 	}
@@ -118,12 +119,12 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// bound is what is authenticated beside the value.
-func bound(header []byte, b Binding) []byte {
-	all := append([]byte(nil), header...)
+// AppendTo appends b in a form that no other binding has: owner and purpose, each after its
+// length in four bytes. It is what envelopes and wrapped keys are authenticated with.
+func (b Binding) AppendTo(to []byte) []byte {
 	for _, part := range []string{b.Owner, b.Purpose} {
-		all = binary.BigEndian.AppendUint32(all, uint32(len(part)))
-		all = append(all, part...)
+		to = binary.BigEndian.AppendUint32(to, uint32(len(part)))
+		to = append(to, part...)
 	}
-	return all
+	return to
 }

@@ -180,6 +180,9 @@ func (t *Timers) publishDue(ctx context.Context, started time.Time) (next time.T
 			return time.Time{}, err
 		}
 		for _, item := range page.Items {
+			if ctx.Err() != nil {
+				return next, nil
+			}
 			at, err := t.publish(ctx, item, started)
 			if err != nil {
 				return time.Time{}, fmt.Errorf("schedule %s: %w", item.Key.Sort, err)
@@ -188,7 +191,7 @@ func (t *Timers) publishDue(ctx context.Context, started time.Time) (next time.T
 				next = at
 			}
 		}
-		if page.Cursor == "" || ctx.Err() != nil {
+		if page.Cursor == "" {
 			return next, nil
 		}
 		query.Cursor = page.Cursor

@@ -267,6 +267,40 @@ func TestDeathBetweenTheSteps(t *testing.T) {
 	}
 }
 
+// The server is asked to end while a minute is on its way: that one is completed, and the
+// others are left to the next start.
+func TestStopCompletesTheMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newState(t)
+		onItsWay, goOn := make(chan struct{}), make(chan struct{})
+		p := start(t, s.table, publisher(func(ctx context.Context, body []byte, delay time.Duration) error {
+			close(onItsWay)
+			<-goOn
+			return s.queue.Publish(ctx, body, delay)
+		}))
+		put(t, p, "1 0 * * *")
+		if err := p.Put(t.Context(), timetable.Schedule{ID: "t", Cron: "1 0 * * *", Zone: "UTC"}); err != nil {
+			t.Fatal(err)
+		}
+		<-onItsWay
+		var stopping sync.WaitGroup
+		stopping.Go(p.stop)
+		synctest.Wait()
+		close(goOn)
+		stopping.Wait()
+		want(t, s.within(t, time.Second), minute(1))
+		start(t, s.table, s.queue)
+		want(t, s.within(t, time.Minute), minute(1)) // of the other schedule
+	})
+}
+
+type publisher func(ctx context.Context, body []byte, delay time.Duration) error
+
+func (p publisher) Publish(ctx context.Context, body []byte, delay time.Duration) error {
+	return p(ctx, body, delay)
+}
+
 // faulty is a table and a queue that fail when they are told to.
 type faulty struct {
 	table.Table
@@ -365,6 +399,22 @@ func TestStaleProcess(t *testing.T) {
 		}
 		start(t, s.table, s.queue)
 		want(t, s.within(t, 3*time.Minute))
+	})
+}
+
+// Run looks at the table each minute; a schedule put in between does not wait for that.
+func TestPutWakesRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newState(t)
+		time.Sleep(30 * time.Second) // so that it looks at half past
+		p := start(t, s.table, s.queue)
+		time.Sleep(10 * time.Second)
+		put(t, p, "* * * * *")
+		want(t, s.within(t, 21*time.Second), minute(1))
+		if now := time.Now(); now.After(minute(1).Add(2 * time.Second)) {
+			t.Errorf("it took until %v", now)
+		}
 	})
 }
 

@@ -16,7 +16,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -80,7 +79,8 @@ func New(d Deps) (*Vault, error) {
 func (v *Vault) Sealer(_ context.Context, b vault.Binding) (vault.Sealer, error) {
 	key := make([]byte, vault.KeyBytes)
 	rand.Read(key) // never fails: it ends the process where there is no randomness
-	return vault.NewSealer(b, key, v.wrap.Seal(nil, nil, key, bound(b)))
+	// The wrapped key is bound as well, as by the encryption context of a key service.
+	return vault.NewSealer(b, key, v.wrap.Seal(nil, nil, key, b.AppendTo(nil)))
 }
 
 // Open implements vault.Vault.
@@ -92,19 +92,11 @@ func (v *Vault) Open(_ context.Context, b vault.Binding, sealed []byte) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	key, err := v.wrap.Open(nil, nil, wrapped, bound(b))
+	key, err := v.wrap.Open(nil, nil, wrapped, b.AppendTo(nil))
 	if err != nil || len(key) != vault.KeyBytes {
 		return nil, vault.NotOurs(err)
 	}
 	return vault.Open(b, key, sealed)
-}
-
-// bound is what a wrapped key is authenticated with, as the encryption context
-// would be with a key service.
-func bound(b vault.Binding) []byte {
-	all := binary.BigEndian.AppendUint32(nil, uint32(len(b.Owner)))
-	all = append(all, b.Owner...)
-	return append(all, b.Purpose...)
 }
 
 // read answers the master key, or an error that is fs.ErrNotExist.
