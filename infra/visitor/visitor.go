@@ -1,0 +1,458 @@
+// Package visitor is a person who uses RunnerHub and a sandbox Bitbucket, for the
+// demo, the end-to-end scripts and the benchmarks: a browser with cookies, the
+// HTTP API, Bitbucket's REST API, and git. It knows nothing of either from the
+// inside, and checks what it is answered.
+package visitor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Visitor is one person: a browser session at RunnerHub, an account at Bitbucket.
+type Visitor struct {
+	Hub      string // RunnerHub's address
+	Forge    string // the sandbox's address
+	Name     string // account at the sandbox
+	Password string
+
+	http *http.Client
+}
+
+// New makes a visitor with an empty browser.
+func New(hub, forge, name, password string) (*Visitor, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Visitor{Hub: hub, Forge: forge, Name: name, Password: password, http: &http.Client{
+		Jar: jar, Timeout: 30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Refusal is an answer other than the expected one.
+type Refusal struct {
+	Method, URL string
+	Status      int
+	Body        string
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s %s answered %d: %.300s", r.Method, r.URL, r.Status, r.Body)
+}
+
+// do sends a request and reads the whole answer.
+func (v *Visitor) do(req *http.Request) (*http.Response, []byte, error) {
+	resp, err := v.http.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	return resp, body, err
+}
+
+// Call calls RunnerHub's API as the signed-in browser. In is sent as JSON unless nil; out
+// is read unless nil. Any status but 2xx is a *Refusal.
+func (v *Visitor) Call(ctx context.Context, method, path string, in, out any) error {
+	req, err := request(ctx, method, v.Hub+path, in)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-RunnerHub-CSRF", "1")
+	return v.exchange(req, out)
+}
+
+// Ask calls Bitbucket's REST API with the account's password.
+func (v *Visitor) Ask(ctx context.Context, method, path string, in, out any) error {
+	req, err := request(ctx, method, v.Forge+"/2.0"+path, in)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(v.Name, v.Password)
+	return v.exchange(req, out)
+}
+
+// Control calls the sandbox's own controls, such as PUT /_sandbox/faults.
+func (v *Visitor) Control(ctx context.Context, method, path string, in, out any) error {
+	req, err := request(ctx, method, v.Forge+"/_sandbox"+path, in)
+	if err != nil {
+		return err
+	}
+	return v.exchange(req, out)
+}
+
+func request(ctx context.Context, method, address string, in any) (*http.Request, error) {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return nil, err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Accept", "application/json")
+	return req, nil
+}
+
+func (v *Visitor) exchange(req *http.Request, out any) error {
+	resp, body, err := v.do(req)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return &Refusal{req.Method, req.URL.String(), resp.StatusCode, string(body)}
+	}
+	if out == nil || len(body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return fmt.Errorf("%s %s answered what is no JSON of the expected shape: %w", req.Method, req.URL, err)
+	}
+	return nil
+}
+
+// SignIn goes through Bitbucket's consent page, as a browser does.
+func (v *Visitor) SignIn(ctx context.Context) error {
+	resp, err := v.visit(ctx, v.Hub+"/auth/login?return=/")
+	if err != nil {
+		return err
+	}
+	where, err := resp.Location()
+	if err != nil {
+		return fmt.Errorf("signing in: no redirect to Bitbucket: %w", err)
+	}
+	_, err = v.consent(ctx, where, "grant")
+	return err
+}
+
+// consent fills in the form at Bitbucket's authorize address and follows the way
+// back. It answers where RunnerHub sends the browser in the end.
+func (v *Visitor) consent(ctx context.Context, authorize *url.URL, action string) (*url.URL, error) {
+	resp, err := v.visit(ctx, authorize.String())
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the consent page answered %d", resp.StatusCode)
+	}
+	form := url.Values{"user": {v.Name}, "password": {v.Password}, "action": {action}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, authorize.String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, body, err := v.do(req)
+	if err != nil {
+		return nil, err
+	}
+	callback, err := resp.Location()
+	if err != nil {
+		return nil, &Refusal{"POST", authorize.Path, resp.StatusCode, string(body)}
+	}
+	resp, err = v.visit(ctx, callback.String())
+	if err != nil {
+		return nil, err
+	}
+	end, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("the callback answered %d and leads nowhere", resp.StatusCode)
+	}
+	return end, nil
+}
+
+func (v *Visitor) visit(ctx context.Context, address string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, body, err := v.do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 400 {
+		return nil, &Refusal{"GET", req.URL.Path, resp.StatusCode, string(body)}
+	}
+	return resp, nil
+}
+
+// Object is anything with an id.
+type Object struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// List is a page of the API.
+type List[T any] struct {
+	Items  []T    `json:"items"`
+	Cursor string `json:"cursor"`
+}
+
+// Workspace makes a workspace and answers its id.
+func (v *Visitor) Workspace(ctx context.Context, name string) (string, error) {
+	var w Object
+	err := v.Call(ctx, http.MethodPost, "/api/workspaces", map[string]string{"name": name}, &w)
+	return w.ID, err
+}
+
+// App makes an app and answers its id.
+func (v *Visitor) App(ctx context.Context, workspace, name string) (string, error) {
+	var a Object
+	err := v.Call(ctx, http.MethodPost, "/api/workspaces/"+workspace+"/apps", map[string]string{"name": name}, &a)
+	return a.ID, err
+}
+
+// Connect connects Bitbucket to a workspace and answers the connection's id.
+func (v *Visitor) Connect(ctx context.Context, workspace string) (string, error) {
+	var answer struct {
+		AuthorizeURL string `json:"authorize_url"`
+	}
+	path := "/api/workspaces/" + workspace + "/connections"
+	if err := v.Call(ctx, http.MethodPost, path, map[string]string{"provider": "bitbucket"}, &answer); err != nil {
+		return "", err
+	}
+	authorize, err := url.Parse(answer.AuthorizeURL)
+	if err != nil || authorize.Host == "" {
+		return "", fmt.Errorf("authorize_url is %q", answer.AuthorizeURL)
+	}
+	if _, err := v.consent(ctx, authorize, "grant"); err != nil {
+		return "", err
+	}
+	var list List[Object]
+	if err := v.Call(ctx, http.MethodGet, path, nil, &list); err != nil {
+		return "", err
+	}
+	if len(list.Items) == 0 {
+		return "", errors.New("the workspace has no connection after the consent")
+	}
+	return list.Items[len(list.Items)-1].ID, nil
+}
+
+// Repository is a repository in the picker.
+type Repository struct {
+	UUID     string `json:"uuid"`
+	FullName string `json:"full_name"`
+}
+
+// Pick finds a repository by its full name through a connection, as the picker does.
+func (v *Visitor) Pick(ctx context.Context, connection, fullName string) (Repository, error) {
+	workspace, _, _ := strings.Cut(fullName, "/")
+	cursor := ""
+	for {
+		var page List[Repository]
+		path := "/api/connections/" + connection + "/repositories?workspace=" + url.QueryEscape(workspace) + "&cursor=" + url.QueryEscape(cursor)
+		if err := v.Call(ctx, http.MethodGet, path, nil, &page); err != nil {
+			return Repository{}, err
+		}
+		for _, r := range page.Items {
+			if r.FullName == fullName {
+				return r, nil
+			}
+		}
+		if cursor = page.Cursor; cursor == "" {
+			return Repository{}, fmt.Errorf("%s is not in the list of repositories", fullName)
+		}
+	}
+}
+
+// Tie connects an app to a repository; RunnerHub installs its webhook.
+func (v *Visitor) Tie(ctx context.Context, app, connection, uuid string) error {
+	return v.Call(ctx, http.MethodPut, "/api/apps/"+app+"/repository",
+		map[string]string{"connection": connection, "repository": uuid}, nil)
+}
+
+// SetUp goes the whole way from signing in to a connected repository, and answers
+// the app's id.
+func (v *Visitor) SetUp(ctx context.Context, name, fullName string) (string, error) {
+	if err := v.SignIn(ctx); err != nil {
+		return "", fmt.Errorf("signing in: %w", err)
+	}
+	workspace, err := v.Workspace(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("making a workspace: %w", err)
+	}
+	connection, err := v.Connect(ctx, workspace)
+	if err != nil {
+		return "", fmt.Errorf("connecting Bitbucket: %w", err)
+	}
+	app, err := v.App(ctx, workspace, name)
+	if err != nil {
+		return "", fmt.Errorf("making an app: %w", err)
+	}
+	repository, err := v.Pick(ctx, connection, fullName)
+	if err != nil {
+		return "", fmt.Errorf("picking a repository: %w", err)
+	}
+	return app, v.Tie(ctx, app, connection, repository.UUID)
+}
+
+// Build is a build as the API shows it.
+type Build struct {
+	ID          string `json:"id"`
+	Number      int    `json:"number"`
+	State       string `json:"state"`
+	Reason      string `json:"reason"`
+	Trigger     string `json:"trigger"`
+	Branch      string `json:"branch"`
+	Commit      string `json:"commit"`
+	PullRequest int    `json:"pull_request"`
+}
+
+// Ended reports whether the build's state is final.
+func (b Build) Ended() bool {
+	switch b.State {
+	case "SUCCESSFUL", "FAILED", "STOPPED", "TIMEOUT", "ERROR":
+		return true
+	}
+	return false
+}
+
+// Builds lists an app's newest builds.
+func (v *Visitor) Builds(ctx context.Context, app string) ([]Build, error) {
+	var all []Build
+	cursor := ""
+	for {
+		var page List[Build]
+		if err := v.Call(ctx, http.MethodGet, "/api/apps/"+app+"/builds?cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if cursor = page.Cursor; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
+// Decision is what was decided for one change.
+type Decision struct {
+	Ref      string `json:"ref"`
+	Decision string `json:"decision"`
+	Reason   string `json:"reason"`
+	Build    string `json:"build"`
+}
+
+// Delivery is a webhook delivery as the API shows it.
+type Delivery struct {
+	ID        string     `json:"id"`
+	Event     string     `json:"event"`
+	Decisions []Decision `json:"decisions"`
+}
+
+// Deliveries lists an app's newest deliveries.
+func (v *Visitor) Deliveries(ctx context.Context, app string) ([]Delivery, error) {
+	var page List[Delivery]
+	err := v.Call(ctx, http.MethodGet, "/api/apps/"+app+"/deliveries", nil, &page)
+	return page.Items, err
+}
+
+// LogLine is a line of a build's log.
+type LogLine struct {
+	Time time.Time `json:"time"`
+	Step string    `json:"step"`
+	Text string    `json:"text"`
+}
+
+// Follow hands the lines of a build's log to line as they come, until the build is done.
+func (v *Visitor) Follow(ctx context.Context, build string, line func(LogLine)) error {
+	cursor := ""
+	for {
+		var page struct {
+			List[LogLine]
+			Done bool `json:"done"`
+		}
+		if err := v.Call(ctx, http.MethodGet, "/api/builds/"+build+"/log?cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
+			return err
+		}
+		for _, l := range page.Items {
+			line(l)
+		}
+		cursor = page.Cursor
+		if page.Done {
+			return nil
+		}
+		if len(page.Items) == 0 {
+			if err := Pause(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Status is a commit status as Bitbucket has it.
+type Status struct {
+	Key         string `json:"key"`
+	State       string `json:"state"`
+	URL         string `json:"url"`
+	Refname     string `json:"refname"`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+}
+
+// Statuses lists the statuses of a commit on Bitbucket.
+func (v *Visitor) Statuses(ctx context.Context, fullName, commit string) ([]Status, error) {
+	var page struct {
+		Values []Status `json:"values"`
+	}
+	err := v.Ask(ctx, http.MethodGet, "/repositories/"+fullName+"/commit/"+commit+"/statuses", nil, &page)
+	return page.Values, err
+}
+
+// PullRequest opens a pull request and answers its number.
+func (v *Visitor) PullRequest(ctx context.Context, fullName, title, source, target string) (int, error) {
+	branch := func(name string) map[string]any {
+		return map[string]any{"branch": map[string]string{"name": name}}
+	}
+	var pr struct {
+		ID int `json:"id"`
+	}
+	err := v.Ask(ctx, http.MethodPost, "/repositories/"+fullName+"/pullrequests",
+		map[string]any{"title": title, "source": branch(source), "destination": branch(target)}, &pr)
+	return pr.ID, err
+}
+
+// Until asks again until ask says true, or ctx ends; what is waited for is said in
+// the error.
+func Until(ctx context.Context, what string, ask func() (bool, error)) error {
+	var last error
+	for {
+		ok, err := ask()
+		if ok && err == nil {
+			return nil
+		}
+		if err != nil {
+			last = err
+		}
+		if Pause(ctx) != nil {
+			return fmt.Errorf("waiting for %s: %w", what, errors.Join(ctx.Err(), last))
+		}
+	}
+}
+
+// Pause waits a moment between two questions.
+func Pause(ctx context.Context) error {
+	t := time.NewTimer(50 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
