@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,11 +22,6 @@ const (
 	maxRetries   = 2
 	retryBase    = 100 * time.Millisecond
 	maxRedirects = 3
-
-	// Bitbucket's 429 was recorded without Retry-After, and a quick retry makes
-	// it worse: its budgets are counted by the hour.
-	defaultRetryAfter = time.Minute
-	maxRetryAfter     = time.Hour
 )
 
 // TokenSource answers the access token a call is made with. It is asked once a
@@ -246,120 +239,6 @@ func (b *Bitbucket) home(u *url.URL) bool {
 	return u.Scheme == b.api.Scheme && u.Host == b.api.Host && u.User == nil
 }
 
-// refusal turns an answer from 400 on into an error.
-func (b *Bitbucket) refusal(r request, resp *http.Response, body []byte, token secret.Text) error {
-	kind := kindOf(resp.StatusCode, r.method)
-	said := redact(envelope(body), token, r.private, b.secret)
-	if said != "" {
-		said = ": " + said
-	}
-	e := fault.New(kind, "Bitbucket, %s: %s (%d)%s", r.doing, meaning(kind), resp.StatusCode, said)
-	if kind == fault.RateLimited {
-		e.RetryAfter = retryAfter(resp.Header, b.now())
-	}
-	return e
-}
-
-// fail makes an error about an answer that is not a plain refusal.
-func (r request) fail(kind fault.Kind, cause error, format string, args ...any) error {
-	e := fault.New(kind, "Bitbucket, %s: %s", r.doing, fmt.Sprintf(format, args...))
-	e.Cause = cause
-	return e
-}
-
-// kindOf is the one table of what a status from 400 on means.
-func kindOf(status int, method string) fault.Kind {
-	switch status {
-	case http.StatusUnauthorized:
-		return fault.Revoked
-	case http.StatusForbidden:
-		return fault.Forbidden
-	case http.StatusNotFound:
-		return fault.NotFound
-	case http.StatusRequestTimeout:
-		return fault.Unavailable
-	case http.StatusConflict:
-		return fault.Conflict
-	case http.StatusGone:
-		return fault.Gone
-	case http.StatusRequestEntityTooLarge:
-		return fault.TooLarge
-	case http.StatusTooManyRequests:
-		return fault.RateLimited
-	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		return lost(method) // a gateway that got no answer cannot know either
-	}
-	if status >= 500 {
-		return fault.Unavailable
-	}
-	return fault.Invalid
-}
-
-// lost is the kind of an answer that did not arrive after the request was sent.
-func lost(method string) fault.Kind {
-	if method == http.MethodGet {
-		return fault.Unavailable
-	}
-	return fault.Unknown
-}
-
-func meaning(k fault.Kind) string {
-	switch k {
-	case fault.Revoked:
-		return "the authorisation was refused"
-	case fault.Forbidden:
-		return "the connected account may not do this"
-	case fault.NotFound:
-		return "not there, or not to be seen by the connected account"
-	case fault.RateLimited:
-		return "too many requests"
-	case fault.Unavailable, fault.Unknown:
-		return "Bitbucket failed"
-	default:
-		return "refused"
-	}
-}
-
-// envelope answers the message of Bitbucket's error body, cut, or nothing: some
-// answers (429, gateways) are plain text or HTML.
-func envelope(body []byte) string {
-	var e struct {
-		Error struct {
-			Message string
-			Detail  any
-		}
-	}
-	if json.Unmarshal(body, &e) != nil {
-		return ""
-	}
-	text := e.Error.Message
-	if detail, ok := e.Error.Detail.(string); ok && detail != "" {
-		text += "; " + detail
-	}
-	return plain(text, 300)
-}
-
-// redact answers text, or nothing when it repeats one of the secrets.
-func redact(text string, secrets ...secret.Text) string {
-	for _, s := range secrets {
-		if !s.Empty() && strings.Contains(text, s.Reveal()) {
-			return ""
-		}
-	}
-	return text
-}
-
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	wait := defaultRetryAfter
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
-		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil && at.After(now) {
-		wait = at.Sub(now)
-	}
-	return min(wait, maxRetryAfter)
-}
-
 // traceSent reports later whether a connection was got, so that the request may
 // have reached the other side. Before that (dialling, handshake) it has not.
 func traceSent(ctx context.Context) (context.Context, func() bool) {
@@ -368,65 +247,9 @@ func traceSent(ctx context.Context) (context.Context, func() bool) {
 	return httptrace.WithClientTrace(ctx, trace), sent.Load
 }
 
-// page is Bitbucket's list envelope.
-type page[W any] struct {
-	Values []W    `json:"values"`
-	Next   string `json:"next"`
-}
-
-// Page is one page of a list. Cursor asks for the next one, with the same other
-// arguments; it is empty on the last page. It is opaque and may be shown to a
-// browser: it holds no address and no token.
-type Page[T any] struct {
-	Items  []T
-	Cursor string
-}
-
-const maxCursor = 2048
-
-// list reads one page. A cursor is the part of the next link's query that is not
-// ours (usually a page token): path and filters always come from the caller's
-// arguments, so a made-up cursor reads nothing else.
-func list[W, T any](ctx context.Context, c *Client, r request, cursor string, convert func(W) (T, error)) (Page[T], error) {
-	own := r.query
-	if cursor != "" {
-		more, err := decodeCursor(cursor)
-		if err != nil {
-			return Page[T]{}, err
-		}
-		r.query = merge(more, own)
-	}
-	var wire page[W]
-	if err := c.call(ctx, r, &wire); err != nil {
-		return Page[T]{}, err
-	}
-	result := Page[T]{Items: make([]T, 0, len(wire.Values))}
-	for _, w := range wire.Values {
-		item, err := convert(w)
-		if err != nil {
-			return Page[T]{}, r.fail(fault.Unavailable, err, "an answer of another shape than documented")
-		}
-		result.Items = append(result.Items, item)
-	}
-	var err error
-	result.Cursor, err = c.b.encodeCursor(r, wire.Next, own)
-	return result, err
-}
-
-// listAll reads every page, up to a bound that no honest repository reaches.
-func listAll[W, T any](ctx context.Context, c *Client, r request, convert func(W) (T, error)) ([]T, error) {
-	const maxPages = 10
-	var all []T
-	cursor := ""
-	for range maxPages {
-		p, err := list(ctx, c, r, cursor, convert)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p.Items...)
-		if cursor = p.Cursor; cursor == "" {
-			return all, nil
-		}
-	}
-	return nil, r.fail(fault.TooLarge, nil, "more than %d pages", maxPages)
+// fail makes an error about an answer that is not a plain refusal.
+func (r request) fail(kind fault.Kind, cause error, format string, args ...any) error {
+	e := fault.New(kind, "Bitbucket, %s: %s", r.doing, fmt.Sprintf(format, args...))
+	e.Cause = cause
+	return e
 }
