@@ -163,7 +163,8 @@ func (a *agent) first(ctx context.Context) int {
 		return fail(a.Stderr, fmt.Errorf("claim the build: %w", err))
 	}
 	work.Script, work.Variables = claim.Script, claim.Variables
-	work.Deadline = a.Now().Add(time.Duration(claim.Script.TimeoutSeconds) * time.Second)
+	// A build without time is refused in prepare, for which there must be some.
+	work.Deadline = a.Now().Add(time.Duration(max(claim.Script.TimeoutSeconds, 1)) * time.Second)
 	m := newMask(append(work.secrets(), claim.Clone.Password))
 	a.log.say("Build #%d, attempt claimed: %s", claim.Build.Number, claim.Build.URL)
 

@@ -58,7 +58,11 @@ func (c *checkout) run(ctx context.Context) error {
 	if err := c.fetch(ctx); err != nil {
 		return err
 	}
-	if _, err := c.git(ctx, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", c.clone.Commit, "--"); err != nil {
+	said, err := c.git(ctx, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", c.clone.Commit, "--")
+	if strings.Contains(said, "reference is not a tree") {
+		return fmt.Errorf("the repository does not hold commit %s (any more)", c.clone.Commit)
+	}
+	if err != nil {
 		return err
 	}
 	head, err := c.git(ctx, "rev-parse", "--verify", "HEAD")

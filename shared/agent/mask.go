@@ -202,7 +202,7 @@ func (w *maskWriter) write(p []byte) {
 			continue
 		}
 		w.state = w.mask.step(w.state, b)
-		if w.state == 0 && w.head == len(w.held) {
+		if w.state == 0 && !w.holds() {
 			w.out = append(w.out, b)
 			w.base++
 			continue
@@ -223,6 +223,9 @@ func (w *maskWriter) flush() {
 	w.release(0)
 	w.send()
 }
+
+// holds reports whether anything is held back.
+func (w *maskWriter) holds() bool { return w.head < len(w.held) }
 
 // lineBreak holds b with the byte before it when a secret may go on behind it.
 func (w *maskWriter) lineBreak(b byte) {

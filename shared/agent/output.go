@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"runnerhub/shared/buildlog"
 )
@@ -80,17 +81,32 @@ func (l *lines) text(p []byte) {
 	if l.returned {
 		l.line, l.returned = l.line[:0], false
 	}
-	for {
-		room := buildlog.MaxText - len(l.line)
-		if len(p) <= room {
-			l.line = append(l.line, p...)
-			return
+	for len(p) > 0 {
+		if len(l.line) == buildlog.MaxText {
+			l.split(p[0])
 		}
-		room = wholeRunes(p, room)
-		l.line = append(l.line, p[:room]...)
-		p = p[room:]
-		l.end()
+		n := min(len(p), buildlog.MaxText-len(l.line))
+		l.line = append(l.line, p[:n]...)
+		p = p[n:]
 	}
+}
+
+// split writes the full line, and keeps of it a last character that next goes on with.
+// Bytes that are no UTF-8 are cut anywhere.
+func (l *lines) split(next byte) {
+	cut := len(l.line)
+	if !utf8.RuneStart(next) {
+		for back := 1; back < utf8.UTFMax; back++ {
+			if b := l.line[len(l.line)-back]; utf8.RuneStart(b) {
+				if b >= utf8.RuneSelf {
+					cut = len(l.line) - back
+				}
+				break
+			}
+		}
+	}
+	l.write(string(l.line[:cut]))
+	l.line = append(l.line[:0], l.line[cut:]...)
 }
 
 func (l *lines) end() {
@@ -103,15 +119,4 @@ func (l *lines) flush() {
 	if len(l.line) > 0 {
 		l.end()
 	}
-}
-
-// wholeRunes answers the largest n up to limit at which p can be cut without
-// splitting a character. Bytes that are no UTF-8 are cut anywhere.
-func wholeRunes(p []byte, limit int) int {
-	for n := limit; n >= max(0, limit-3); n-- {
-		if p[n]&0xC0 != 0x80 {
-			return n
-		}
-	}
-	return limit
 }

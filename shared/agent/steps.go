@@ -97,7 +97,9 @@ func (w *workshop) read(r *os.File, step string, drained chan struct{}) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = drain(r, buf, masked.write)
 			if err == nil {
-				cut.flush() // what the masking holds stays held: a secret may be half written
+				if !masked.holds() { // otherwise a secret may be half written
+					cut.flush()
+				}
 				close(drained)
 				drained = nil
 				err = r.SetReadDeadline(time.Time{})

@@ -43,10 +43,10 @@ type Server struct {
 type work struct {
 	claim    runner.Claim
 	nonce    string
-	claims   int // all that came with this ticket
+	asked    int // claims that came, whatever was answered
+	claims   int // those that were looked at
 	refused  int
 	last     runner.Report // the one with the highest sequence
-	reports  []runner.Report
 	stop     bool
 	over     bool
 	lose     map[string]int // path → answers still to lose
@@ -210,20 +210,37 @@ func (s *Server) Last(name string) (last runner.Report, claims, refused int) {
 // Await waits until the newest report is as wanted, and answers it.
 func (s *Server) Await(t *testing.T, name, what string, wanted func(runner.Report) bool) runner.Report {
 	t.Helper()
+	var last runner.Report
+	s.await(t, what, func() bool {
+		last = s.work[TicketOf(name)].last
+		return wanted(last)
+	})
+	return last
+}
+
+// await waits until is, which is asked under the lock after every change.
+func (s *Server) await(t *testing.T, what string, is func() bool) {
+	t.Helper()
 	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
-		last, changed := s.work[TicketOf(name)].last, s.changed
+		ready, changed := is(), s.changed
 		s.mu.Unlock()
-		if wanted(last) {
-			return last
+		if ready {
+			return
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			t.Fatalf("no report within %v: %s; the last was %+v", patience, what, last)
+			t.Fatalf("waited %v in vain for %s", patience, what)
 		}
 	}
+}
+
+// AwaitClaims waits until n claims came, whatever was answered.
+func (s *Server) AwaitClaims(t *testing.T, name string, n int) {
+	t.Helper()
+	s.await(t, fmt.Sprint(n, " claims"), func() bool { return s.work[TicketOf(name)].asked >= n })
 }
 
 // AwaitResult waits for the end of the build.
@@ -259,7 +276,6 @@ func (s *Server) steps(w http.ResponseWriter, r *http.Request) {
 		if job.nonce != in.Nonce {
 			return http.StatusConflict, nil
 		}
-		job.reports = append(job.reports, in)
 		if in.Sequence > job.last.Sequence {
 			job.last = in
 		}
@@ -280,6 +296,9 @@ func (s *Server) answer(w http.ResponseWriter, path, ticket string, do func(*wor
 	var body any
 	var lose bool
 	s.with(ticket, func(job *work) {
+		if path == runner.ClaimPath {
+			job.asked++
+		}
 		switch {
 		case job.over:
 			status = http.StatusConflict
