@@ -76,6 +76,9 @@ func Run(t *testing.T, h Harness) {
 		"many consumers":              {seldom, manyConsumers},
 		"a publish wakes":             {seldom, publishWakes},
 		"the earlier wakes first":     {seldom, earlierFirst},
+		"a retry wakes":               {seldom, retryWakes},
+		"one redrive wakes all":       {Settings{long, 1}, redriveWakesAll},
+		"the one left waiting":        {seldom, theOneLeftWaiting},
 		"ended context":               {seldom, endedContext},
 		"cancelled receivers":         {often, cancelledReceivers},
 		"an empty queue has nothing ": {seldom, empty},
@@ -111,14 +114,24 @@ func publish(t *testing.T, q queue.Queue, body string) {
 	}
 }
 
-// one waits for a message.
+// one waits for a message, which must come when it is due, not when the wait ends.
 func one(t *testing.T, q queue.Queue) queue.Message {
 	t.Helper()
+	defer inTime(t, time.Now())
 	messages, err := q.Receive(t.Context(), 1, patience)
 	if err != nil || len(messages) != 1 {
 		t.Fatalf("receiving one message: %d, %v", len(messages), err)
 	}
 	return messages[0]
+}
+
+// inTime holds that a driver delivers by itself what is due, and does not find
+// it only by looking once more when the receiver's time is over.
+func inTime(t *testing.T, began time.Time) {
+	t.Helper()
+	if waited := time.Since(began); waited > patience/2 {
+		t.Errorf("it took %v until what was due had come", waited)
+	}
 }
 
 // none holds that nothing is delivered within wait.

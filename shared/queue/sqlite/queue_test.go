@@ -159,6 +159,16 @@ func TestStats(t *testing.T) {
 	}
 }
 
+func TestADelayIsNeverCutShort(t *testing.T) {
+	t.Parallel()
+	at := time.UnixMilli(1_000).Add(300 * time.Microsecond)
+	for d, want := range map[time.Duration]int64{0: 1_000, 1: 1_001, 700 * time.Microsecond: 1_001, 701 * time.Microsecond: 1_002, time.Second: 2_001} {
+		if got := after(at, d); got != want {
+			t.Errorf("%v after %v is %d, want %d", d, at, got, want)
+		}
+	}
+}
+
 func BenchmarkPublish(b *testing.B) {
 	q := open(b)
 	body := []byte(`{"delivery":"0123456789abcdef0123456789abcdef"}`)
