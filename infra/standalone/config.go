@@ -1,0 +1,242 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"runnerhub/shared/secret"
+)
+
+// config is the environment, read and checked.
+type config struct {
+	listen        string // host:port
+	data          string // absolute
+	builds        string // absolute; where builds work
+	publicURL     string // without a slash at the end; empty until the port is known
+	apiURL        string // of Bitbucket; of the sandbox once it runs
+	webURL        string
+	clientID      string
+	clientSecret  secret.Text
+	allowed       []string // Bitbucket workspaces, by UUID or slug
+	trustBuilds   bool
+	concurrency   int
+	sandbox       bool   // run one beside the server
+	sandboxListen string // host:port
+}
+
+// environment answers variables by name.
+type environment map[string]string
+
+func newEnvironment(environ []string) environment {
+	e := environment{}
+	for _, pair := range environ {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			e[name] = value
+		}
+	}
+	return e
+}
+
+func (e environment) or(name, otherwise string) string {
+	if v := e[name]; v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// readConfig reads the settings. Errors name the variable, its value and the remedy.
+func readConfig(environ []string) (config, error) {
+	e := newEnvironment(environ)
+	c := config{
+		listen:        e.or("RUNNERHUB_LISTEN", "127.0.0.1:8080"),
+		sandboxListen: e.or("SANDBOX_LISTEN", "127.0.0.1:7990"),
+		clientID:      e["BITBUCKET_CLIENT_ID"],
+		sandbox:       e["BITBUCKET_CLIENT_ID"] == "",
+		concurrency:   runtime.NumCPU(),
+	}
+	var err error
+	if c.data, err = filepath.Abs(e.or("RUNNERHUB_DATA", "data")); err != nil {
+		return c, fmt.Errorf("RUNNERHUB_DATA: %w", err)
+	}
+	if err := checkListen("RUNNERHUB_LISTEN", c.listen); err != nil {
+		return c, err
+	}
+	if c.sandbox {
+		if err := checkListen("SANDBOX_LISTEN", c.sandboxListen); err != nil {
+			return c, err
+		}
+	}
+	if v := e["PUBLIC_URL"]; v != "" {
+		if c.publicURL, err = checkURL("PUBLIC_URL", v); err != nil {
+			return c, err
+		}
+	}
+	if c.sandbox {
+		if e["BITBUCKET_API_URL"] != "" || e["BITBUCKET_WEB_URL"] != "" {
+			return c, errors.New("BITBUCKET_API_URL and BITBUCKET_WEB_URL need BITBUCKET_CLIENT_ID and its secret; without them the sandbox is used")
+		}
+	} else {
+		if c.apiURL, err = checkURL("BITBUCKET_API_URL", e.or("BITBUCKET_API_URL", "https://api.bitbucket.org/2.0")); err != nil {
+			return c, err
+		}
+		if c.webURL, err = checkURL("BITBUCKET_WEB_URL", e.or("BITBUCKET_WEB_URL", "https://bitbucket.org")); err != nil {
+			return c, err
+		}
+		if c.clientSecret, err = clientSecret(e); err != nil {
+			return c, err
+		}
+	}
+	for name := range strings.SplitSeq(e["ALLOWED_BITBUCKET_WORKSPACES"], ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			c.allowed = append(c.allowed, name)
+		}
+	}
+	switch v := e["RUNNERHUB_TRUST_BUILDS"]; v {
+	case "", "0":
+	case "1":
+		c.trustBuilds = true
+	default:
+		return c, fmt.Errorf("RUNNERHUB_TRUST_BUILDS is %q; it is 1 or absent", v)
+	}
+	if v := e["RUNNERHUB_CONCURRENCY"]; v != "" {
+		if c.concurrency, err = strconv.Atoi(v); err != nil || c.concurrency < 1 || c.concurrency > 1000 {
+			return c, fmt.Errorf("RUNNERHUB_CONCURRENCY is %q; it is a number of builds from 1 to 1000", v)
+		}
+	}
+	return c, c.chooseBuilds(e)
+}
+
+// chooseBuilds finds the folder where builds work. It is outside the data: builds
+// have to get there, and nobody else may get to the data.
+func (c *config) chooseBuilds(e environment) error {
+	builds := e["RUNNERHUB_BUILDS"]
+	if builds == "" {
+		name, err := stored(filepath.Join(c.data, "builds-folder"), func() string {
+			return "runnerhub-" + strings.ToLower(rand.Text()[:10])
+		})
+		if err != nil {
+			return fmt.Errorf("RUNNERHUB_DATA %s: %w", c.data, err)
+		}
+		builds = filepath.Join(os.TempDir(), name)
+	}
+	var err error
+	if c.builds, err = filepath.Abs(builds); err != nil {
+		return fmt.Errorf("RUNNERHUB_BUILDS: %w", err)
+	}
+	if c.builds == c.data || strings.HasPrefix(c.builds, c.data+string(filepath.Separator)) {
+		return fmt.Errorf("RUNNERHUB_BUILDS %s lies inside RUNNERHUB_DATA, which builds must not reach: choose another folder", c.builds)
+	}
+	return nil
+}
+
+func clientSecret(e environment) (secret.Text, error) {
+	file, direct := e["BITBUCKET_CLIENT_SECRET_FILE"], e["BITBUCKET_CLIENT_SECRET"]
+	switch {
+	case file != "" && direct != "":
+		return secret.Text{}, errors.New("BITBUCKET_CLIENT_SECRET and BITBUCKET_CLIENT_SECRET_FILE are both set: keep one")
+	case file != "":
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return secret.Text{}, fmt.Errorf("BITBUCKET_CLIENT_SECRET_FILE: %w", err)
+		}
+		direct = strings.TrimSpace(string(text))
+	}
+	if direct == "" {
+		return secret.Text{}, errors.New("BITBUCKET_CLIENT_ID is set, but neither BITBUCKET_CLIENT_SECRET_FILE nor BITBUCKET_CLIENT_SECRET holds its secret")
+	}
+	return secret.New(direct), nil
+}
+
+func checkListen(name, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s is %q; it is host:port, for example 127.0.0.1:8080", name, address)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%s is %q; the port is a number up to 65535", name, address)
+	}
+	if host != "" && host != "localhost" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Errorf("%s is %q; the host is an IP address of this machine", name, address)
+		}
+	}
+	return nil
+}
+
+func checkURL(name, text string) (string, error) {
+	u, err := url.Parse(strings.TrimRight(text, "/"))
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("%s is %q; it is an address such as https://ci.example.com", name, text)
+	}
+	return u.String(), nil
+}
+
+// reachable is a listen address as a client on this machine dials it.
+func reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || (err == nil && ip.IsUnspecified()) {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// loopback reports whether an address is for this machine alone.
+func loopback(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())
+}
+
+// stored answers the one line kept in a file of the data folder, made on first use.
+func stored(path string, fresh func() string) (string, error) {
+	for {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			if line := strings.TrimSpace(string(text)); line != "" {
+				return line, nil
+			}
+			return "", fmt.Errorf("%s is empty: remove it", path)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return "", err
+		}
+		if err := writeOnce(path, fresh()+"\n"); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+}
+
+// writeOnce makes a whole file or none; fs.ErrExist when there is one.
+func writeOnce(path, text string) error {
+	draft, err := os.CreateTemp(filepath.Dir(path), ".draft-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(draft.Name()) }()
+	if _, err := draft.WriteString(text); err != nil {
+		return errors.Join(err, draft.Close())
+	}
+	if err := errors.Join(draft.Sync(), draft.Close()); err != nil {
+		return err
+	}
+	return os.Link(draft.Name(), path)
+}

@@ -1,0 +1,490 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/buildlog/files"
+	"runnerhub/shared/catalog"
+	"runnerhub/shared/connect"
+	"runnerhub/shared/consent"
+	"runnerhub/shared/datafile"
+	"runnerhub/shared/dispatch"
+	"runnerhub/shared/grant"
+	"runnerhub/shared/httpapi"
+	"runnerhub/shared/ingest"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
+	queuefile "runnerhub/shared/queue/sqlite"
+	"runnerhub/shared/refresh"
+	"runnerhub/shared/report"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/runner/process"
+	"runnerhub/shared/secret"
+	"runnerhub/shared/signin"
+	"runnerhub/shared/store"
+	"runnerhub/shared/sweep"
+	"runnerhub/shared/table"
+	tablefile "runnerhub/shared/table/sqlite"
+	"runnerhub/shared/vault"
+	"runnerhub/shared/vault/keyfile"
+)
+
+const (
+	// runnerName is under which name builds wait for this machine.
+	runnerName = "process"
+	// visibility hides a message from other workers; longer than any handler needs.
+	visibility = 2 * time.Minute
+	// maxAttempts makes a message a dead letter. With the pauses in between this is
+	// about an hour.
+	maxAttempts = 20
+	// sweepEvery and cleanEvery are the rates at which lost things are looked for, and
+	// expired ones removed.
+	sweepEvery = time.Minute
+	cleanEvery = time.Hour
+	// stopWithin bounds an orderly end.
+	stopWithin = 20 * time.Second
+)
+
+// server is everything that runs in this process.
+type server struct {
+	config config
+	log    *slog.Logger
+	seams  seams
+
+	// What has to be closed.
+	file    *datafile.File
+	logs    *files.Log
+	process *process.Runner
+	sandbox *sandboxChild
+
+	// The contracts, as the use cases see them.
+	items               table.Table
+	deliveries, reports queue.Queue
+	tokens, hooks       vault.Vault
+	buildLog            buildlog.Log
+	runner              runner.Runner
+
+	store     *store.Store
+	grants    *grant.Keeper
+	bitbucket *bitbucket.Bitbucket
+	ingest    *ingest.Ingest
+	dispatch  *dispatch.Dispatch
+	report    *report.Report
+	sweep     *sweep.Sweep
+	refresh   *refresh.Refresh
+	clean     func(context.Context) error
+
+	// restricted says that builds are not kept apart from the server.
+	restricted bool
+}
+
+// seams are where a test stands between the use cases and what they call: each
+// is given a driver and answers what is used in its place.
+type seams struct {
+	table    func(table.Table) table.Table
+	queue    func(name string, q queue.Queue) queue.Queue
+	vault    func(vault.Vault) vault.Vault
+	buildLog func(buildlog.Log) buildlog.Log
+	runner   func(runner.Runner) runner.Runner
+	http     func(http.RoundTripper) http.RoundTripper
+}
+
+// unseamed uses the drivers as they are.
+func unseamed() seams {
+	return seams{
+		table:    func(t table.Table) table.Table { return t },
+		queue:    func(_ string, q queue.Queue) queue.Queue { return q },
+		vault:    func(v vault.Vault) vault.Vault { return v },
+		buildLog: func(l buildlog.Log) buildlog.Log { return l },
+		runner:   func(r runner.Runner) runner.Runner { return r },
+		http:     func(t http.RoundTripper) http.RoundTripper { return t },
+	}
+}
+
+// newID makes ids: 130 random bits in [a-z2-7].
+func newID() string { return strings.ToLower(rand.Text()) }
+
+func serve(ctx context.Context, environ []string, log *slog.Logger) error {
+	return serveWith(ctx, environ, log, unseamed())
+}
+
+func serveWith(ctx context.Context, environ []string, log *slog.Logger, between seams) error {
+	c, err := readConfig(environ)
+	if err != nil {
+		return err
+	}
+	listener, err := bind("RUNNERHUB_LISTEN", c.listen)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	address := "http://" + reachable(listener.Addr().String())
+	if c.publicURL == "" {
+		c.publicURL = address
+	}
+	s := &server{config: c, log: log, seams: between}
+	defer s.close()
+	if err := s.open(ctx, address); err != nil {
+		return err
+	}
+	return s.run(ctx, listener)
+}
+
+// open wires everything, lowest first. address is where builds reach this server.
+func (s *server) open(ctx context.Context, address string) error {
+	c := &s.config
+	path := filepath.Join(c.data, "runnerhub.db")
+	// The key comes first: data without it is a loss to be told of, not to be
+	// papered over with a new key.
+	_, err := os.Stat(path)
+	if err := s.vaults(err == nil); err != nil {
+		return err
+	}
+	if s.file, err = datafile.Open(datafile.Deps{Path: path}); err != nil {
+		return err
+	}
+	if err := s.contracts(); err != nil {
+		return err
+	}
+	if c.sandbox {
+		if s.sandbox, err = startSandbox(ctx, c, s.log); err != nil {
+			return err
+		}
+	}
+	client := bitbucket.NewHTTPClient()
+	client.Transport = s.seams.http(client.Transport)
+	s.bitbucket, err = bitbucket.New(bitbucket.Deps{
+		APIURL: c.apiURL, WebURL: c.webURL, ClientID: c.clientID, ClientSecret: c.clientSecret,
+		CallbackURL: c.publicURL + "/auth/callback", HTTP: client, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	return s.useCases(address)
+}
+
+// vaults opens the key file that seals tokens and secrets.
+func (s *server) vaults(mustExist bool) error {
+	if err := os.MkdirAll(s.config.data, 0o700); err != nil {
+		return fmt.Errorf("RUNNERHUB_DATA: %w", err)
+	}
+	for name, v := range map[string]*vault.Vault{"tokens": &s.tokens, "hooks": &s.hooks} {
+		opened, err := keyfile.New(keyfile.Deps{Path: filepath.Join(s.config.data, "key"), Name: name, MustExist: mustExist})
+		if err != nil {
+			return err
+		}
+		*v = s.seams.vault(opened)
+	}
+	return nil
+}
+
+// contracts opens the drivers.
+func (s *server) contracts() error {
+	c := s.config
+	items, err := tablefile.New(tablefile.Deps{File: s.file, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	s.items = s.seams.table(items)
+	s.clean = func(ctx context.Context) error {
+		_, err := items.Sweep(ctx)
+		return err
+	}
+	for name, q := range map[string]*queue.Queue{"deliveries": &s.deliveries, "reports": &s.reports} {
+		opened, err := queuefile.New(queuefile.Deps{File: s.file, Name: name, Visibility: visibility, MaxAttempts: maxAttempts, Now: time.Now})
+		if err != nil {
+			return err
+		}
+		*q = s.seams.queue(name, opened)
+	}
+	if s.logs, err = files.New(files.Deps{Dir: filepath.Join(c.data, "logs")}); err != nil {
+		return err
+	}
+	s.buildLog = s.seams.buildLog(s.logs)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s.process, err = process.New(process.Deps{
+		Dir: c.builds, Program: []string{self, "agent"}, Path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		Log: s.logs.File, Notify: s.notify, Slots: c.concurrency, Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	s.runner = s.seams.runner(s.process)
+	if s.restricted = !s.process.Isolated() && !c.trustBuilds; s.restricted {
+		if !loopback(c.publicURL) {
+			return fmt.Errorf("PUBLIC_URL is %s, but without root builds run as the server's own user and could read its data: "+
+				"run as root, keep to a loopback address, or set RUNNERHUB_TRUST_BUILDS=1 if everyone who can push may read everything here", c.publicURL)
+		}
+		s.log.Warn("builds run as the server's own user and can read its data: one workspace only, no forks (run as root to keep builds apart)")
+	}
+	return nil
+}
+
+// useCases wires what works over the contracts.
+func (s *server) useCases(address string) error {
+	c := s.config
+	var err error
+	if s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: newID}); err != nil {
+		return err
+	}
+	if s.grants, err = grant.New(grant.Deps{
+		Store: s.store, Vault: s.tokens, Bitbucket: s.bitbucket, Now: time.Now, NewID: newID, Log: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.ingest, err = ingest.New(ingest.Deps{Hooks: s.store, Vault: s.hooks, Queue: s.deliveries, Now: time.Now}); err != nil {
+		return err
+	}
+	if s.dispatch, err = dispatch.New(dispatch.Deps{
+		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
+		Runner: s.runner, RunnerName: runnerName, Platforms: []string{"linux"},
+		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted,
+		Address: address, BuildLog: s.buildLog,
+		Now: time.Now, NewID: newID, NewTicket: func() secret.Text { return secret.New(rand.Text() + rand.Text()) }, Log: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.report, err = report.New(report.Deps{
+		Store: s.store, Grants: s.grants, Deliveries: s.deliveries, Reports: s.reports,
+		PublicURL: c.publicURL, Now: time.Now, NewID: newID, Log: s.log,
+	}); err != nil {
+		return err
+	}
+	if s.sweep, err = sweep.New(sweep.Deps{
+		Store: s.store, Deliveries: s.deliveries, Reports: s.reports, Runner: s.runner, RunnerName: runnerName,
+		WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: s.log,
+	}); err != nil {
+		return err
+	}
+	s.refresh, err = refresh.New(refresh.Deps{Store: s.store, Grants: s.grants, Now: time.Now, Log: s.log})
+	return err
+}
+
+// notify passes on what the runner says of itself.
+func (s *server) notify(ctx context.Context, event runner.Event) {
+	if err := message.Send(ctx, s.reports, message.Report{Runner: &event}, 0); err != nil {
+		s.log.Error("a runner's event was not stored; the sweep will find it", "build", event.Build, "error", err)
+	}
+}
+
+// run serves until ctx ends or something that cannot be done without fails.
+func (s *server) run(ctx context.Context, listener net.Listener) error {
+	handler, err := s.handler()
+	if err != nil {
+		return err
+	}
+	httpServer := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- httpServer.Serve(listener) }()
+	if s.sandbox != nil {
+		go func() {
+			err := <-s.sandbox.ended
+			s.sandbox.ended <- err
+			failed <- errors.Join(errors.New("the sandbox ended"), err)
+		}()
+	}
+	// Nobody else works on this data: what is unfinished was left by a process that
+	// is dead.
+	if err := s.sweep.Recover(ctx); err != nil {
+		s.log.Error("looking for what an earlier run left unfinished", "error", err)
+	}
+	deciding, stopDeciding := context.WithCancel(context.WithoutCancel(ctx))
+	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReporting()
+	defer stopDeciding()
+	var deciders, reporters sync.WaitGroup
+	deciders.Go(func() {
+		queue.Consumer{Queue: s.deliveries, Handle: s.dispatch.Handle, Workers: 4, Name: "deliveries", Log: s.log}.Run(deciding)
+	})
+	deciders.Go(func() { s.every(deciding, sweepEvery, "sweep", s.sweep.Run) })
+	deciders.Go(func() { s.every(deciding, sweepEvery, "refresh", s.refresh.Run) })
+	deciders.Go(func() { s.every(deciding, cleanEvery, "clean", s.clean) })
+	reporters.Go(func() {
+		queue.Consumer{Queue: s.reports, Handle: s.report.Handle, Workers: 4, Name: "reports", Log: s.log}.Run(reporting)
+	})
+	s.greet()
+
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	}
+	// In the order in which one needs the other: nothing new starts, builds at work
+	// end and say so, their statuses go out, and then the doors close.
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	stopDeciding()
+	deciders.Wait()
+	s.endBuilds(stopping)
+	stopReporting()
+	reporters.Wait()
+	if shut := httpServer.Shutdown(stopping); shut != nil {
+		_ = httpServer.Close()
+	}
+	return err
+}
+
+// endBuilds stops the builds at work and waits until they are recorded and
+// reported, as long as ctx allows.
+func (s *server) endBuilds(ctx context.Context) {
+	ids, err := s.store.Admitted(ctx, runnerName)
+	if err != nil {
+		s.log.Error("looking for builds to stop", "error", err)
+		return
+	}
+	for _, id := range ids {
+		b, err := s.store.Build(ctx, id)
+		if err == nil && b.Reference != "" {
+			err = s.runner.Stop(ctx, b.Reference)
+		}
+		if err != nil {
+			s.log.Error("stopping a build", "build", id, "error", err)
+		}
+	}
+	for len(ids) > 0 {
+		if err := s.settled(ctx, ids); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			s.log.Warn("some builds did not end in time; the next start finishes them")
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// settled answers nil once all builds have ended and their commits say so.
+func (s *server) settled(ctx context.Context, ids []string) error {
+	for _, id := range ids {
+		b, err := s.store.Build(ctx, id)
+		if err != nil {
+			return err
+		}
+		if b.Reference == "" && !b.State.Final() {
+			continue // never started: the next start of the server gives it to a runner
+		}
+		st, err := s.store.Status(ctx, store.StatusOf(b))
+		if err != nil {
+			return err
+		}
+		if !b.State.Final() || st.Build == b.ID && st.Posted != st.Revision && st.Ended == "" && st.Problem == "" {
+			return errors.New("not yet")
+		}
+	}
+	return nil
+}
+
+// handler is the HTTP side of the use cases.
+func (s *server) handler() (http.Handler, error) {
+	consents, err := consent.New(consent.Deps{Store: s.store, Bitbucket: s.bitbucket, Now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	people, err := signin.New(signin.Deps{
+		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: s.config.publicURL,
+		Allowed: s.config.allowed, Now: time.Now, NewID: newID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	connections, err := connect.New(connect.Deps{
+		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, Grants: s.grants, Hooks: s.hooks,
+		PublicURL: s.config.publicURL, Now: time.Now, Log: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	things, err := catalog.New(catalog.Deps{
+		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, Now: time.Now, NewID: newID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return httpapi.New(httpapi.Deps{
+		SignIn: people, Connect: connections, Catalog: things, Ingest: s.ingest, Report: s.report,
+		PublicURL: s.config.publicURL, Now: time.Now, NewRef: newRef, Log: s.log,
+	})
+}
+
+// newRef names a request, short enough to be read out on the telephone.
+func newRef() string { return newID()[:12] }
+
+// every runs f at a rate until ctx ends.
+func (s *server) every(ctx context.Context, rate time.Duration, name string, f func(context.Context) error) {
+	ticker := time.NewTicker(rate)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		running, cancel := context.WithTimeout(ctx, rate)
+		if err := f(running); err != nil && ctx.Err() == nil {
+			s.log.Error(name+" failed", "error", err)
+		}
+		cancel()
+	}
+}
+
+// close lets go of everything that open took, highest first.
+func (s *server) close() {
+	var errs []error
+	if s.process != nil {
+		errs = append(errs, s.process.Close())
+	}
+	if s.sandbox != nil {
+		errs = append(errs, s.sandbox.stop())
+	}
+	if s.logs != nil {
+		errs = append(errs, s.logs.Close())
+	}
+	if s.file != nil {
+		errs = append(errs, s.file.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.log.Error("closing", "error", err)
+	}
+}
+
+// greet says where things are and what to do next.
+func (s *server) greet() {
+	c := s.config
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nRunnerHub is at %s\n", c.publicURL)
+	if c.sandbox {
+		fmt.Fprintf(&b, "A sandbox Bitbucket is at %s (users alice, bob, carol; the password is the name)\n", c.webURL)
+	} else {
+		fmt.Fprintf(&b, "Bitbucket is %s\n", c.webURL)
+	}
+	fmt.Fprintf(&b, "Its state is in %s, builds work in %s, %d at a time\n", c.data, c.builds, c.concurrency)
+	if c.sandbox {
+		fmt.Fprintf(&b, "\nNext: run `make demo` in another terminal: it connects a repository, pushes, and shows the build.\n"+
+			"Or do it yourself: sign in at %s/auth/login as alice.\n", c.publicURL)
+	} else {
+		fmt.Fprintf(&b, "\nNext: sign in at %s/auth/login; the consumer's callback on Bitbucket has to be %s/auth/callback\n", c.publicURL, c.publicURL)
+	}
+	fmt.Fprintf(&b, "Stop with Ctrl-C.\n\n")
+	fmt.Print(b.String())
+}
