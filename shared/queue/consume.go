@@ -3,8 +3,10 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -45,7 +47,7 @@ func (c Consumer) Run(ctx context.Context) {
 
 func (c Consumer) work(ctx context.Context, m Message) {
 	handling, cancel := context.WithDeadline(ctx, m.Deadline)
-	err := c.Handle(handling, m)
+	err := c.handle(handling, m)
 	cancel()
 	// Ending the message has its own deadline: a handler that used up all of its
 	// time must still be able to say so.
@@ -70,6 +72,17 @@ func (c Consumer) work(ctx context.Context, m Message) {
 	}
 }
 
+// handle turns a panic into an error: one message that meets a bug must not take
+// the process down, with all that is at work, at each of its attempts.
+func (c Consumer) handle(ctx context.Context, m Message) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("the handler panicked: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return c.Handle(ctx, m)
+}
+
 // Keeps reports whether a message whose handler answered err must be delivered again.
 func Keeps(err error) bool {
 	return err != nil && fault.KindOf(err).Outcome().Retry
@@ -80,7 +93,7 @@ func Keeps(err error) bool {
 func Backoff(attempt int, err error) time.Duration {
 	d := min(time.Second<<min(max(attempt-1, 0), 10), 5*time.Minute)
 	d = d/2 + rand.N(d/2+1)
-	return min(max(d, fault.RetryAfter(err)), 15*time.Minute)
+	return min(max(d, fault.RetryAfter(err)), MaxDelay)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -33,7 +33,7 @@ type Message struct {
 // and one that is too long fault.TooLarge.
 type Queue interface {
 	// Publish stores body durably, to be delivered not before delay has passed
-	// (at most 15 minutes, the limit of SQS). After nil the message is delivered at
+	// (at most MaxDelay). After nil the message is delivered at
 	// least once, whatever process dies. After fault.Unknown it may have been stored.
 	Publish(ctx context.Context, body []byte, delay time.Duration) error
 	// Receive answers up to limit messages (1 to 10), each hidden from others for
@@ -83,7 +83,7 @@ func CheckBody(body []byte) error {
 	return nil
 }
 
-// MaxDelay is the longest delay a message can be given.
+// MaxDelay is the longest delay a message can be given (the limit of SQS).
 const MaxDelay = 15 * time.Minute
 
 // CheckDelay refuses what no driver takes.
