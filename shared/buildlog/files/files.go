@@ -132,7 +132,7 @@ func (l *Log) Read(_ context.Context, build, cursor string, limit int) (buildlog
 		return buildlog.Page{}, err
 	}
 	for {
-		window, err := l.window(build, offset)
+		window, err := l.window(build, offset, min(maxRead, limit*buildlog.MaxLine))
 		if err != nil {
 			return buildlog.Page{}, err
 		}
@@ -145,8 +145,8 @@ func (l *Log) Read(_ context.Context, build, cursor string, limit int) (buildlog
 	}
 }
 
-// window answers the bytes of the log from offset on, as many as one page may cost.
-func (l *Log) window(build string, offset int64) ([]byte, error) {
+// window answers up to size bytes of the log from offset on.
+func (l *Log) window(build string, offset int64, size int) ([]byte, error) {
 	f, err := l.root.Open(name(build))
 	if errors.Is(err, fs.ErrNotExist) && offset == 0 {
 		return nil, nil
@@ -165,7 +165,7 @@ func (l *Log) window(build string, offset int64) ([]byte, error) {
 	if offset > info.Size() {
 		return nil, buildlog.BadCursor() // of a log that was longer
 	}
-	window := make([]byte, min(maxRead, info.Size()-offset))
+	window := make([]byte, min(int64(size), info.Size()-offset))
 	n, err := f.ReadAt(window, offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fault.Wrap(fault.Unavailable, err, "reading a build log failed")
