@@ -126,12 +126,14 @@ func (s *Sweep) build(ctx context.Context, entry store.Due) error {
 		s.Log.Info("starting a build again", "build", b.ID, "attempt", b.Attempt)
 		return message.Send(ctx, s.Deliveries, message.Dispatch{Start: b.ID}, 0)
 	}
-	state := runner.State{Phase: runner.Lost, Detail: "the runner's reference to it was never learned"}
+	state := runner.State{Phase: runner.Lost, Detail: "it ran past its limit, and the runner's reference to it was never learned"}
 	if b.Reference != "" {
 		state, err = s.Runner.State(ctx, b.Reference)
 		if err != nil {
 			return err
 		}
+	} else if s.Now().Before(b.DueAt) {
+		return nil // its agent claimed it before its start was recorded, and is at work
 	}
 	switch state.Phase {
 	case runner.Ended, runner.Lost:
