@@ -53,6 +53,7 @@ type File struct {
 	reads   *Tx
 
 	writing *sql.DB
+	writer  *sql.Conn // the only connection of writing
 	writes  *Tx
 	waiting atomic.Int32 // writers that have not had their turn
 	turn    sync.Mutex   // held by the writer at work; guards group and writes
@@ -103,14 +104,13 @@ func (f *File) open() error {
 	// The writer is one connection for as long as the file is open: transactions
 	// are spelled out on it, so it must never be exchanged for another.
 	f.writing.SetMaxOpenConns(1)
-	conn, err := f.writing.Conn(ctx)
-	if err != nil {
+	if f.writer, err = f.writing.Conn(ctx); err != nil {
 		return fmt.Errorf("opening %s: %w", f.path, explain(err))
 	}
-	if err := prepareSchema(ctx, conn, f.path); err != nil {
+	if err := prepareSchema(ctx, f.writer, f.path); err != nil {
 		return err
 	}
-	f.writes = &Tx{prepare: conn.PrepareContext}
+	f.writes = &Tx{prepare: f.writer.PrepareContext}
 
 	if f.reading, err = sql.Open("sqlite", f.source("_query_only=1")); err != nil {
 		return fmt.Errorf("opening the data file for reading: %w", err)
@@ -160,6 +160,15 @@ func (f *File) Close() error {
 
 func (f *File) release() error {
 	var errs []error
+	// A connection with a statement left is not closed, it only looks so.
+	for _, tx := range []*Tx{f.reads, f.writes} {
+		if tx != nil {
+			errs = append(errs, tx.close())
+		}
+	}
+	if f.writer != nil {
+		errs = append(errs, f.writer.Close())
+	}
 	for _, db := range []*sql.DB{f.reading, f.writing} {
 		if db != nil {
 			errs = append(errs, db.Close())

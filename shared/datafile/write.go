@@ -3,6 +3,7 @@ package datafile
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
 
 	"runnerhub/shared/fault"
@@ -164,6 +165,17 @@ func (t *Tx) statement(query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
+func (t *Tx) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for query, s := range t.statements {
+		errs = append(errs, s.Close())
+		delete(t.statements, query)
+	}
+	return errors.Join(errs...)
+}
+
 // Exec runs a statement and answers how many rows it changed.
 func (t *Tx) Exec(query string, args ...any) (int64, error) {
 	s, err := t.statement(query)
@@ -178,7 +190,8 @@ func (t *Tx) Exec(query string, args ...any) (int64, error) {
 }
 
 // Query runs a statement that answers rows and calls each once per row with its
-// scanner, until each answers false or an error.
+// scanner, until each answers false or an error. Each runs no statement itself:
+// it would wait for a connection that those who wait like it may all hold.
 func (t *Tx) Query(each func(scan func(...any) error) (more bool, err error), query string, args ...any) error {
 	s, err := t.statement(query)
 	if err != nil {
