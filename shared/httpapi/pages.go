@@ -174,7 +174,10 @@ func escape(s string) int {
 		}
 		return len(s)
 	case '(', ')', '*', '+', '#', '%', ' ':
-		return min(3, len(s))
+		if len(s) > 2 && s[2] < 0x80 {
+			return 3
+		}
+		return 2
 	default:
 		if s[1] >= 0x80 {
 			return 1 // a character of the text

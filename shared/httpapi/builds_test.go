@@ -1,0 +1,180 @@
+package httpapi_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"runnerhub/shared/buildlog"
+	"runnerhub/shared/ci"
+	"runnerhub/shared/store"
+)
+
+func (b *bed) prints(build, step string, texts ...string) {
+	b.t.Helper()
+	lines := make([]buildlog.Line, 0, len(texts))
+	for _, text := range texts {
+		lines = append(lines, buildlog.Line{Time: b.now(), Step: step, Text: text})
+	}
+	b.ok(b.logs.Append(b.t.Context(), build, lines...))
+}
+
+func TestBuilds(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	if items := br.get("/api/apps/" + app + "/builds").want(200).items(); len(items) != 0 {
+		t.Errorf("there are builds: %v", items)
+	}
+	var last string
+	for range 51 {
+		last = b.builds(app, workspace, ci.Queued)
+	}
+	first := br.get("/api/apps/" + app + "/builds").want(200)
+	if items := first.items(); len(items) != 50 || items[0]["id"] != last || items[0]["number"] != 51.0 {
+		t.Errorf("the first page has %d builds", len(items))
+	}
+	second := br.get("/api/apps/" + app + "/builds?cursor=" + first.text("cursor")).want(200)
+	if items := second.items(); len(items) != 1 || items[0]["number"] != 1.0 || second.json()["cursor"] != "" {
+		t.Errorf("the second page is %s", second.body)
+	}
+
+	build := br.get("/api/builds/" + last).want(200).json()
+	if build["state"] != "QUEUED" || build["trigger"] != "push" || build["branch"] != "main" || build["app"] != app || build["url"] != b.public+"/builds/"+last {
+		t.Errorf("the build is %v", build)
+	}
+	status := build["status"].(map[string]any)
+	if status["state"] != "INPROGRESS" || status["posted"] != false || status["build"] != last {
+		t.Errorf("its status is %v", status)
+	}
+	_, _, err := b.store.ChangeStatus(t.Context(), store.StatusRef{Repository: "{r}", Commit: strings.Repeat("ab", 20), Key: "key"}, func(st *store.Status) bool {
+		st.Posted = st.Revision
+		return true
+	})
+	b.ok(err)
+	b.becomes(last, ci.Running)
+	if status := br.get("/api/builds/" + last).json()["status"].(map[string]any); status["posted"] != true {
+		t.Errorf("its status is %v", status)
+	}
+}
+
+func TestLog(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	build := b.builds(app, workspace, ci.Running)
+	read := func(cursor string) (texts []string, next string, done bool) {
+		a := br.get("/api/builds/" + build + "/log?cursor=" + cursor).want(200)
+		for _, line := range a.items() {
+			texts = append(texts, line["text"].(string))
+		}
+		return texts, a.json()["cursor"].(string), a.json()["done"].(bool)
+	}
+	if texts, _, done := read(""); len(texts) != 0 || done {
+		t.Errorf("a log that was not begun: %q, done %v", texts, done)
+	}
+	b.prints(build, "Test", "one", "two")
+	texts, cursor, done := read("")
+	if fmt.Sprint(texts) != "[one two]" || done {
+		t.Errorf("%q, done %v", texts, done)
+	}
+	if texts, same, done := read(cursor); len(texts) != 0 || same != cursor || done {
+		t.Errorf("nothing new: %q, %s, done %v", texts, same, done)
+	}
+	long := make([]string, 0, 1500)
+	for i := range 1500 {
+		long = append(long, fmt.Sprint("line ", i))
+	}
+	b.prints(build, "Test", long...)
+	b.becomes(build, ci.Failed)
+	texts, cursor, done = read(cursor)
+	if len(texts) != 1000 || done {
+		t.Errorf("%d lines, done %v", len(texts), done)
+	}
+	if texts, _, done = read(cursor); len(texts) != 500 || texts[499] != "line 1499" || !done {
+		t.Errorf("%d lines, done %v", len(texts), done)
+	}
+	other := b.builds(app, workspace, ci.Running)
+	br.get("/api/builds/" + other + "/log?cursor=" + cursor).want(400)
+	if _, err := time.Parse(time.RFC3339Nano, br.get("/api/builds/" + build + "/log").items()[0]["time"].(string)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeliveries(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	for i, decisions := range [][]ci.Decision{nil, {{Ref: "branch x", Verdict: ci.Skipped, Reason: "branch x matches none of main"}}} {
+		_, err := b.store.PutDelivery(t.Context(), store.Delivery{
+			Delivery: ci.Delivery{
+				ID: fmt.Sprint("d", i), App: app, Event: "repo:push", RequestID: "r", Attempt: 1,
+				ReceivedAt: b.now().Add(time.Duration(i) * time.Second).UTC(), Decisions: decisions,
+			},
+			Workspace: workspace, Hook: "the-hook-id", Note: "a note",
+		})
+		b.ok(err)
+	}
+	a := br.get("/api/apps/" + app + "/deliveries").want(200)
+	items := a.items()
+	if len(items) != 2 || items[0]["id"] != "d1" || items[0]["event"] != "repo:push" || items[0]["note"] != "a note" {
+		t.Fatalf("the deliveries are %v", items)
+	}
+	decision := items[0]["decisions"].([]any)[0].(map[string]any)
+	if decision["ref"] != "branch x" || decision["decision"] != "SKIPPED" || decision["reason"] != "branch x matches none of main" {
+		t.Errorf("the decision is %v", decision)
+	}
+	if undecided, ok := items[1]["decisions"].([]any); !ok || len(undecided) != 0 {
+		t.Errorf("no decisions are %v", items[1]["decisions"])
+	}
+	if strings.Contains(a.body, "the-hook-id") {
+		t.Error("the answer shows the hook's address")
+	}
+}
+
+func TestBuildPage(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop & <Co>")
+	build := b.builds(app, workspace, ci.Running)
+	path := "/builds/" + build
+
+	b.browser().get(path).want(401).says("Sign in with Bitbucket").says("/auth/login?return=%2Fbuilds%2F" + build)
+	b.signsIn("mallory").get(path).want(404).says("no such build")
+
+	br.get(path).want(200).says(`http-equiv="refresh"`).says("Nothing yet.")
+	b.prints(build, "Test", "\x1b[32mgreen\x1b[0m <script>alert(1)</script>", "\x1b]0;title\x07after", "plain")
+	b.prints(build, "Package", "packing")
+	b.becomes(build, ci.Failed)
+	a := br.get(path).want(200).says("Shop &amp; &lt;Co&gt;").says("FAILED").says("Count &lt;b&gt;everything").
+		says("green &lt;script&gt;").says("<span>after</span>").says("exit code 2").says("step Package failed")
+	for _, unwanted := range []string{"http-equiv=\"refresh\"", "\x1b", "<script", "ZgotmplZ"} {
+		if strings.Contains(a.body, unwanted) {
+			t.Errorf("the page holds %q", unwanted)
+		}
+	}
+	if got := a.header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+		t.Errorf("the page is %s", got)
+	}
+	br.do(http.MethodHead, path, nil).want(200)
+
+	lines := make([]string, 0, 2500)
+	for i := range 2500 {
+		lines = append(lines, fmt.Sprint("count ", i, " end"))
+	}
+	b.prints(build, "Package", lines...)
+	a = br.get(path).want(200).says("504 earlier lines").says("count 2499 end")
+	if strings.Contains(a.body, "count 499 end") {
+		t.Error("the page shows more than its end")
+	}
+}

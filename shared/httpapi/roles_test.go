@@ -1,0 +1,153 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/store"
+)
+
+// permissions says what each role gets on each route that asks who the caller is, in the
+// order OWNER, ADMIN, MEMBER, VIEWER, stranger, nobody.
+func permissions() map[string][6]int {
+	return map[string][6]int{
+		"GET /api/me":                                    {200, 200, 200, 200, 200, 401},
+		"POST /auth/logout":                              {204, 204, 204, 204, 204, 401},
+		"GET /api/tokens":                                {200, 200, 200, 200, 200, 401},
+		"POST /api/tokens":                               {201, 201, 201, 201, 201, 401},
+		"DELETE /api/tokens/{token}":                     {204, 404, 404, 404, 404, 401}, // the owner's own
+		"GET /api/workspaces":                            {200, 200, 200, 200, 200, 401},
+		"POST /api/workspaces":                           {201, 201, 201, 201, 201, 401},
+		"GET /api/workspaces/{workspace}":                {200, 200, 200, 200, 404, 401},
+		"GET /api/workspaces/{workspace}/apps":           {200, 200, 200, 200, 404, 401},
+		"POST /api/workspaces/{workspace}/apps":          {201, 201, 403, 403, 404, 401},
+		"GET /api/workspaces/{workspace}/connections":    {200, 200, 200, 200, 404, 401},
+		"POST /api/workspaces/{workspace}/connections":   {201, 201, 403, 403, 404, 401},
+		"GET /api/connections/{connection}":              {200, 200, 200, 200, 404, 401},
+		"GET /api/connections/{connection}/workspaces":   {200, 200, 403, 403, 404, 401},
+		"GET /api/connections/{connection}/repositories": {200, 200, 403, 403, 404, 401},
+		"GET /api/apps/{app}":                            {200, 200, 200, 200, 404, 401},
+		"GET /api/apps/{app}/repository":                 {200, 200, 200, 200, 404, 401},
+		"PUT /api/apps/{app}/repository":                 {200, 200, 403, 403, 404, 401},
+		"GET /api/apps/{app}/deliveries":                 {200, 200, 200, 200, 404, 401},
+		"GET /api/apps/{app}/builds":                     {200, 200, 200, 200, 404, 401},
+		"GET /api/builds/{build}":                        {200, 200, 200, 200, 404, 401},
+		"GET /api/builds/{build}/log":                    {200, 200, 200, 200, 404, 401},
+		"GET /builds/{build}":                            {200, 200, 200, 200, 404, 401},
+		"POST /auth/confirm (a ticket nobody has)":       {400, 400, 400, 400, 400, 401},
+		"GET /api/workspaces/{absent}":                   {404, 404, 404, 404, 404, 401},
+		"GET /api/apps/{absent}":                         {404, 404, 404, 404, 404, 401},
+		"PUT /api/apps/{absent}/repository":              {404, 404, 404, 404, 404, 401},
+		"GET /api/connections/{absent}/workspaces":       {404, 404, 404, 404, 404, 401},
+		"GET /api/builds/{absent}":                       {404, 404, 404, 404, 404, 401},
+		"GET /builds/{absent}":                           {404, 404, 404, 404, 404, 401},
+		"GET /api/builds/{absent}/log":                   {404, 404, 404, 404, 404, 401},
+		"POST /api/workspaces/{absent}/apps":             {404, 404, 404, 404, 404, 401},
+		"POST /api/workspaces/{absent}/connections":      {404, 404, 404, 404, 404, 401},
+	}
+}
+
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	b.ok(b.sandbox.AddUser("dave", "Dave Watcher"))
+	owner, connection, app := b.app()
+	workspace := owner.get("/api/apps/" + app).text("workspace")
+	shop := owner.repositoryNamed(connection, "shop")
+	owner.put("/api/apps/"+app+"/repository", tie(connection, shop)).want(201)
+	build := b.builds(app, workspace, ci.Successful)
+	admin, member, viewer := b.signsIn("bob"), b.signsIn("carol"), b.signsIn("dave")
+	b.joins(admin.id(), workspace, ci.Admin)
+	b.joins(member.id(), workspace, ci.Editor)
+	b.joins(viewer.id(), workspace, ci.Viewer)
+	callers := []*browser{owner, admin, member, viewer, b.signsIn("mallory"), b.browser()}
+	names := []string{"OWNER", "ADMIN", "MEMBER", "VIEWER", "stranger", "nobody"}
+
+	bodies := map[string]any{
+		"POST /api/workspaces/{workspace}/connections": map[string]string{"provider": "bitbucket"},
+		"PUT /api/apps/{app}/repository":               tie(connection, shop),
+	}
+	for _, absent := range []string{"POST /api/workspaces/{absent}/connections", "PUT /api/apps/{absent}/repository"} {
+		bodies[absent] = bodies[strings.NewReplacer("workspaces/{absent}", "workspaces/{workspace}", "apps/{absent}", "apps/{app}").Replace(absent)]
+	}
+	covered := map[string]bool{}
+	for row, statuses := range permissions() {
+		route, _, _ := strings.Cut(row, " (")
+		covered[route] = true
+		method, path, _ := strings.Cut(route, " ")
+		token := owner.post("/api/tokens", map[string]string{"name": "x"}).want(201).text("id")
+		path = strings.NewReplacer("{workspace}", workspace, "{connection}", connection, "{app}", app, "{build}", build, "{token}", token, "{absent}", "nosuchthing").Replace(path)
+		if strings.HasSuffix(path, "/repositories") {
+			path += "?workspace=acme"
+		}
+		for i := len(callers) - 1; i >= 0; i-- { // the owner, who can delete, is the last
+			caller := callers[i].clone()
+			if route == "POST /auth/logout" && i < 5 {
+				caller = b.signsIn([]string{"alice", "bob", "carol", "dave", "mallory"}[i])
+			}
+			var body any
+			if method != http.MethodGet {
+				if body = bodies[route]; body == nil {
+					body = map[string]string{"name": "x"}
+				}
+			}
+			if a := caller.do(method, path, body); a.status != statuses[i] {
+				t.Errorf("%s: %s gets %d, want %d: %.200s", row, names[i], a.status, statuses[i], a.body)
+			}
+		}
+	}
+	// What a stranger may not see looks like what does not exist.
+	stranger := callers[4]
+	for _, pair := range [][2]string{
+		{"/api/workspaces/" + workspace, "/api/workspaces/x"},
+		{"/api/apps/" + app, "/api/apps/x"},
+		{"/api/connections/" + connection, "/api/connections/x"},
+		{"/api/builds/" + build, "/api/builds/x"},
+	} {
+		if hidden, absent := stranger.get(pair[0]).text("detail"), stranger.get(pair[1]).text("detail"); hidden != absent {
+			t.Errorf("a stranger is told %q of what is there, and %q of what is not", hidden, absent)
+		}
+	}
+	for _, r := range b.api.Routes() {
+		if !r.Public && !covered[r.Method+" "+r.Path] {
+			t.Errorf("no row for %s %s", r.Method, r.Path)
+		}
+	}
+}
+
+// builds stores a build of an app.
+func (b *bed) builds(app, workspace string, state ci.State) string {
+	b.t.Helper()
+	build := store.Build{Build: ci.Build{
+		ID: b.newID(), Workspace: workspace, App: app, State: ci.Queued, Trigger: ci.TriggerPush, Name: "Shop", Branch: "main",
+		Commit: strings.Repeat("ab", 20), Message: "Count <b>everything</b>", Author: "Alice", Repository: "{r}", FullName: "acme/shop",
+		StatusKey: "key", CreatedAt: b.now().UTC(), Steps: []ci.Step{
+			{Name: "Test", State: ci.StepSuccessful, StartedAt: b.now(), FinishedAt: b.now().Add(3 * time.Second)},
+			{Name: "Package", State: ci.StepFailed, ExitCode: 2, StartedAt: b.now(), FinishedAt: b.now().Add(time.Second)},
+		},
+	}, Runner: "test"}
+	made, _, err := b.store.CreateBuild(b.t.Context(), store.NewBuild{Build: build, Script: "none"})
+	b.ok(err)
+	b.becomes(made.ID, state)
+	return made.ID
+}
+
+// becomes moves a build to a state.
+func (b *bed) becomes(build string, state ci.State) {
+	b.t.Helper()
+	_, _, err := b.store.ChangeBuild(b.t.Context(), build, func(edited *store.Build) (bool, error) {
+		if state == ci.Queued {
+			return false, nil
+		}
+		edited.State = state
+		if state.Final() {
+			edited.Reason = "step Package failed with exit code 2"
+		}
+		edited.StartedAt = b.now()
+		return true, nil
+	})
+	b.ok(err)
+}
