@@ -39,7 +39,7 @@ func Run(t *testing.T, newKey func(t *testing.T) Key) {
 	}
 }
 
-var row = vault.Binding{Owner: "connection-1", Purpose: "token"}
+func row() vault.Binding { return vault.Binding{Owner: "connection-1", Purpose: "token"} }
 
 func opensWhatItSealed(t *testing.T, newKey func(*testing.T) Key) {
 	key := newKey(t)
@@ -47,13 +47,13 @@ func opensWhatItSealed(t *testing.T, newKey func(*testing.T) Key) {
 	long := make([]byte, 10_000)
 	rand.Read(long)
 	for _, plain := range [][]byte{{}, {0}, []byte("a refresh token"), long, make([]byte, 200_000)} {
-		sealed := seal(t, v, row, plain)
+		sealed := seal(t, v, row(), plain)
 		if len(plain) > 1 && bytes.Contains(sealed, plain) {
 			t.Errorf("%d sealed bytes hold the plain ones", len(plain))
 		}
 		// The second vault is the one after a restart.
 		for _, v := range []vault.Vault{v, key.Open(t)} {
-			got, err := v.Open(t.Context(), row, sealed)
+			got, err := v.Open(t.Context(), row(), sealed)
 			if err != nil || !bytes.Equal(got, plain) {
 				t.Errorf("%d bytes: Open answers %d bytes, %v", len(plain), len(got), err)
 			}
@@ -79,21 +79,21 @@ func opensForItsBindingOnly(t *testing.T, newKey func(*testing.T) Key) {
 
 func opensWithItsKeyOnly(t *testing.T, newKey func(*testing.T) Key) {
 	one, other := newKey(t).Open(t), newKey(t).Open(t)
-	refuses(t, other, row, seal(t, one, row, []byte("value")), "with another key")
+	refuses(t, other, row(), seal(t, one, row(), []byte("value")), "with another key")
 }
 
 func refusesChanges(t *testing.T, newKey func(*testing.T) Key) {
 	v := newKey(t).Open(t)
-	sealed := seal(t, v, row, []byte("value"))
+	sealed := seal(t, v, row(), []byte("value"))
 	for i := range sealed {
 		changed := bytes.Clone(sealed)
 		changed[i] ^= 1 << (i % 8)
-		refuses(t, v, row, changed, fmt.Sprintf("with byte %d of %d changed", i, len(sealed)))
-		refuses(t, v, row, sealed[:i], fmt.Sprintf("cut to %d of %d bytes", i, len(sealed)))
+		refuses(t, v, row(), changed, fmt.Sprintf("with byte %d of %d changed", i, len(sealed)))
+		refuses(t, v, row(), sealed[:i], fmt.Sprintf("cut to %d of %d bytes", i, len(sealed)))
 	}
-	refuses(t, v, row, append(bytes.Clone(sealed), 0), "with a byte more")
-	refuses(t, v, row, nil, "as nothing")
-	if _, err := v.Open(t.Context(), row, sealed); err != nil {
+	refuses(t, v, row(), append(bytes.Clone(sealed), 0), "with a byte more")
+	refuses(t, v, row(), nil, "as nothing")
+	if _, err := v.Open(t.Context(), row(), sealed); err != nil {
 		t.Errorf("the unchanged bytes no longer open: %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func refusesChanges(t *testing.T, newKey func(*testing.T) Key) {
 func refusesMovedKeys(t *testing.T, newKey func(*testing.T) Key) {
 	v := newKey(t).Open(t)
 	other := vault.Binding{Owner: "connection-2", Purpose: "token"}
-	one, two := seal(t, v, row, []byte("value one")), seal(t, v, other, []byte("value two"))
+	one, two := seal(t, v, row(), []byte("value one")), seal(t, v, other, []byte("value two"))
 	for i := 1; i < min(len(one), len(two)); i++ {
 		mixed := append(bytes.Clone(one[:i]), two[i:]...)
 		if bytes.Equal(mixed, two) {
@@ -115,7 +115,7 @@ func refusesMovedKeys(t *testing.T, newKey func(*testing.T) Key) {
 
 func sealsDifferently(t *testing.T, newKey func(*testing.T) Key) {
 	v := newKey(t).Open(t)
-	s, err := v.Sealer(t.Context(), row)
+	s, err := v.Sealer(t.Context(), row())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func sealsDifferently(t *testing.T, newKey func(*testing.T) Key) {
 			t.Fatal(err)
 		}
 		seen[string(sealed)] = true
-		seen[string(seal(t, v, row, []byte("value")))] = true
+		seen[string(seal(t, v, row(), []byte("value")))] = true
 	}
 	if len(seen) != 6 {
 		t.Errorf("one value sealed 6 times makes %d different ciphertexts", len(seen))
@@ -135,7 +135,7 @@ func sealsDifferently(t *testing.T, newKey func(*testing.T) Key) {
 
 func refusesEmptyBindings(t *testing.T, newKey func(*testing.T) Key) {
 	v := newKey(t).Open(t)
-	sealed := seal(t, v, row, []byte("value"))
+	sealed := seal(t, v, row(), []byte("value"))
 	for _, b := range []vault.Binding{{}, {Owner: "x"}, {Purpose: "x"}} {
 		if _, err := v.Sealer(t.Context(), b); !fault.Is(err, fault.Invalid) {
 			t.Errorf("Sealer(%+v) = %v, want fault.Invalid", b, err)
@@ -148,7 +148,7 @@ func sealsAlone(t *testing.T, newKey func(*testing.T) Key) {
 	key := newKey(t)
 	v := key.Open(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := v.Sealer(ctx, row)
+	s, err := v.Sealer(ctx, row())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func sealsAlone(t *testing.T, newKey func(*testing.T) Key) {
 		return // nothing can be opened any more
 	}
 	for i, sealed := range all {
-		got, err := v.Open(t.Context(), row, sealed)
+		got, err := v.Open(t.Context(), row(), sealed)
 		if err != nil || string(got) != fmt.Sprintf("value %d", i) {
 			t.Errorf("value %d opens as %q, %v", i, got, err)
 		}
