@@ -253,7 +253,7 @@ func (a *agent) second(stopping context.Context, fd string) int {
 			a.log.say("%s", report.Message)
 		}
 	}
-	killDescendants()
+	killDescendants(shop.groups)
 	shop.close()
 	reports.close()
 	if ctx.Err() != nil {

@@ -56,15 +56,12 @@ type build struct {
 
 	mu     sync.Mutex
 	out    bytes.Buffer
-	wrote  chan struct{} // closed and made anew with every write
 	stderr bytes.Buffer
 }
 
 func (b *build) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	close(b.wrote)
-	b.wrote = make(chan struct{})
 	return b.out.Write(p)
 }
 
@@ -82,25 +79,6 @@ func (b *build) text() string {
 		all.WriteString(l.Step + ": " + l.Text + "\n")
 	}
 	return all.String()
-}
-
-// said waits until the log has text.
-func (b *build) said(text string) {
-	b.t.Helper()
-	timeout := time.After(time.Minute)
-	for {
-		b.mu.Lock()
-		wrote := b.wrote
-		b.mu.Unlock()
-		if strings.Contains(b.text(), text) {
-			return
-		}
-		select {
-		case <-wrote:
-		case <-timeout:
-			b.t.Fatalf("no %q in\n%s", text, b.text())
-		}
-	}
 }
 
 // ends waits for the agent and checks its exit code.
@@ -122,7 +100,7 @@ func run(t *testing.T, mode, address, ticket string) *build {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &build{t: t, dir: t.TempDir(), wrote: make(chan struct{})}
+	b := &build{t: t, dir: t.TempDir()}
 	b.cmd = exec.Command(self, mode)
 	b.cmd.Dir = b.dir
 	b.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "FOREIGN=1", runner.AddressVariable + "=" + address, runner.TicketVariable + "=" + ticket}

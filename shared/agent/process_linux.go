@@ -49,8 +49,9 @@ func execSelf(args, env []string) error { return syscall.Exec("/proc/self/exe", 
 
 // killDescendants kills everything below this process and waits until it is gone. Who
 // forks while this looks is found the next time round; it gives up after five seconds, and
-// the runner has the last word.
-func killDescendants() {
+// the runner has the last word. The steps' process groups, which other systems go by, do not
+// matter here.
+func killDescendants([]int) {
 	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); {
 		for _, pid := range descendants(os.Getpid()) {
 			_ = unix.Kill(pid, unix.SIGKILL)

@@ -28,6 +28,7 @@ type workshop struct {
 
 	readers sync.WaitGroup
 	pipes   []*os.File // read ends, which background processes may still write to
+	groups  []int      // process groups of the steps
 }
 
 // run runs one step and answers the exit code of its shell. An error is a step that
@@ -57,6 +58,7 @@ func (w *workshop) run(ctx context.Context, index int, step runner.Step) (int, e
 	if err != nil {
 		return 0, fmt.Errorf("start shell: %w", err)
 	}
+	w.groups = append(w.groups, cmd.Process.Pid)
 	drained := make(chan struct{})
 	w.readers.Go(func() { w.read(r, step.Name, drained) })
 	err = cmd.Wait()

@@ -78,14 +78,17 @@ func (a *attempt) save() error {
 // watch waits for the end of an attempt and brings it about where need be. It
 // returns early when the Runner is closed.
 func (r *Runner) watch(a *attempt) {
-	proc, err := findProcess(a.meta)
+	r.mu.Lock()
+	known := a.meta
+	r.mu.Unlock()
+	proc, err := findProcess(known)
 	switch {
 	case err != nil:
-		r.Logger.Error("watch attempt", "attempt", a.meta.Attempt, "err", err)
+		r.Logger.Error("watch attempt", "attempt", known.Attempt, "err", err)
 	case proc != nil:
 		defer proc.close()
 	}
-	limit := time.NewTimer(a.meta.Until.Sub(r.Now()))
+	limit := time.NewTimer(known.Until.Sub(r.Now()))
 	defer limit.Stop()
 	ended := make(chan error, 1)
 	if proc == nil {

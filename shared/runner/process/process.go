@@ -318,6 +318,8 @@ func (r *Runner) takeUp() error {
 		}
 		r.attempts[e.Name()] = a
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, a := range r.attempts {
 		if a.over() {
 			continue

@@ -69,7 +69,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Subject) {
 			t.Parallel()
 			b := &bench{T: t, Subject: fresh(t), server: NewServer(t), events: map[string]runner.Event{}}
 			b.open()
-			t.Cleanup(func() { b.Instance.Close() })
+			t.Cleanup(b.end)
 			test(b)
 		})
 	}
@@ -84,6 +84,23 @@ type bench struct {
 
 	mu     sync.Mutex
 	events map[string]runner.Event // the last of each attempt
+	refs   []string                // all that was started
+}
+
+// end stops what a failed test left running, and closes the driver.
+func (b *bench) end() {
+	for _, ref := range b.refs {
+		if err := b.Runner.Stop(context.Background(), ref); err != nil {
+			b.Errorf("Stop: %v", err)
+		}
+	}
+	for _, ref := range b.refs {
+		b.eventually(func() bool {
+			s, err := b.Runner.State(context.Background(), ref)
+			return err != nil || s.Phase != runner.Running
+		}, func() string { return ref + " to end" })
+	}
+	b.Instance.Close()
 }
 
 func (b *bench) open() {
@@ -115,6 +132,7 @@ func (b *bench) begin(job runner.Job) string {
 	if err != nil || ref == "" {
 		b.Fatalf("Start = %q, %v", ref, err)
 	}
+	b.refs = append(b.refs, ref)
 	return ref
 }
 
