@@ -240,7 +240,7 @@ func (c *call) need(scopes ...string) error {
 		return nil
 	}
 	for _, scope := range scopes {
-		if !slices.Contains(c.granted, scope) {
+		if !grants(c.granted, scope) {
 			return &apiError{
 				status:  http.StatusForbidden,
 				message: "Your credentials lack one or more required privilege scopes.",
@@ -249,6 +249,19 @@ func (c *call) need(scopes ...string) error {
 		}
 	}
 	return nil
+}
+
+// grants says whether one of the granted scopes is, or implies, the one needed.
+func grants(granted []string, needed string) bool {
+	implied := map[string][]string{
+		"repository:write":  {"repository"},
+		"pullrequest":       {"repository"},
+		"pullrequest:write": {"pullrequest", "repository:write"},
+		"project":           {"repository"},
+	}
+	return slices.ContainsFunc(granted, func(have string) bool {
+		return have == needed || grants(implied[have], needed)
+	})
 }
 
 // authenticate finds out who calls: Basic with a user's password, or a Bearer

@@ -138,16 +138,20 @@ func (s *Sandbox) announcePush(ctx context.Context, repositoryID string, pusher 
 	}
 	var repo repository
 	var heads []*pullRequest
+	var main string
 	s.store.read(func(d *data) {
 		repo = *d.repositories[repositoryID]
+		main = repo.MainBranch
 		heads = movedHeads(d, repositoryID, changes)
 		if d.branch(repositoryID, repo.MainBranch) == nil {
 			repo.MainBranch = firstBranch(changes, repo.MainBranch)
 		}
 	})
 	repo.UpdatedAt = s.now()
-	if _, err := s.git.run(ctx, repositoryID, "symbolic-ref", "HEAD", branchPrefix+repo.MainBranch); err != nil {
-		return err
+	if repo.MainBranch != main {
+		if _, err := s.git.run(ctx, repositoryID, "symbolic-ref", "HEAD", branchPrefix+repo.MainBranch); err != nil {
+			return err
+		}
 	}
 	messages, err := s.pushMessages(ctx, &repo, pusher, changes, heads)
 	if err != nil {

@@ -150,7 +150,10 @@ func (s *Sandbox) repositoryObject(r *repository, caller *user) obj {
 	links["branches"] = link(n.api + "/refs/branches")
 	links["tags"] = link(n.api + "/refs/tags")
 	links["source"] = link(n.api + "/src")
-	links["clone"] = []obj{{"name": "https", "href": clone.String()}}
+	links["clone"] = []obj{
+		{"name": "https", "href": clone.String()},
+		{"name": "ssh", "href": "git@" + clone.Hostname() + ":" + n.full + ".git"}, // listed as there, served by nobody
+	}
 	return body
 }
 
