@@ -43,6 +43,9 @@ func main(mode string) int {
 	if mode == "agent-impatient" {
 		limits.LogBytes, limits.ClaimFor, limits.ReportFor = 10_000, 200*time.Millisecond, 200*time.Millisecond
 	}
+	if mode == "agent-open" {
+		go reopen()
+	}
 	return agent.Run(ctx, agent.Deps{
 		Environ: os.Environ(), Args: os.Args, Dir: dir, Stdout: os.Stdout, Stderr: os.Stderr, Now: time.Now, Limits: limits,
 	})

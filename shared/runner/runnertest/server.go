@@ -1,6 +1,7 @@
 package runnertest
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,11 +18,11 @@ import (
 	"runnerhub/shared/runner"
 )
 
-// Credential of the repository. The password has what a shell, a URL and a line
-// of base64 stumble over.
+// Credential of the repository. The password begins with what a shell, a URL and a line
+// of base64 stumble over, and ends differently for every server.
 const (
-	username = "x-token-auth"
-	password = `to ken/"$(x)\n'%41+&=` + "ATCTT3xFfGN0oQk7Yw2bVhJmLr9sDpE6uZc1aXtIyK8gBvHqWnPdCfRjSeUlMo"
+	username      = "x-token-auth"
+	passwordStart = `to ken/"$(x)\n'%41+&=` + "ATCTT3xFfGN0oQk7Yw2"
 )
 
 // Server is the server's side of a build: real HTTP, the claim protocol, and a git repository
@@ -30,6 +31,9 @@ type Server struct {
 	URL    string
 	Commit string // the newest on main
 	Older  string // its parent, no branch points to it
+
+	// Password opens the repository. No part of its second half stands in the program.
+	Password string
 
 	http *httptest.Server
 
@@ -57,7 +61,7 @@ type work struct {
 // NewServer starts one; it ends with the test.
 func NewServer(t *testing.T) *Server {
 	t.Helper()
-	s := &Server{changed: make(chan struct{}), work: map[string]*work{}}
+	s := &Server{changed: make(chan struct{}), work: map[string]*work{}, Password: passwordStart + rand.Text()}
 	root := t.TempDir()
 	s.repository(t, root)
 	mux := http.NewServeMux()
@@ -127,7 +131,7 @@ func (s *Server) git(t *testing.T, root string) http.Handler {
 		Stderr: &testWriter{},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if name, pass, ok := r.BasicAuth(); !ok || name != username || pass != password {
+		if name, pass, ok := r.BasicAuth(); !ok || name != username || pass != s.Password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			http.Error(w, "who are you", http.StatusUnauthorized)
 			return
@@ -157,7 +161,7 @@ func (s *Server) Offer(name string, change func(*runner.Claim), steps ...runner.
 	claim := runner.Claim{
 		Build:  runner.Build{ID: "b-" + name, Number: 7, URL: s.URL + "/builds/b-" + name},
 		Script: runner.Script{Steps: steps, TimeoutSeconds: 120},
-		Clone:  runner.Clone{URL: s.CloneURL(), Commit: s.Commit, Ref: "refs/heads/main", Username: username, Password: password},
+		Clone:  runner.Clone{URL: s.CloneURL(), Commit: s.Commit, Ref: "refs/heads/main", Username: username, Password: s.Password},
 	}
 	if change != nil {
 		change(&claim)
