@@ -81,7 +81,7 @@ func put(t *testing.T, tb *Table, sort string, expires time.Time) {
 
 func BenchmarkTransact(b *testing.B) {
 	for _, writers := range []int{1, 8} {
-		b.Run(map[int]string{1: "writers=1", 8: "writers=8"}[writers], func(b *testing.B) {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			t := open(b, time.Now)
 			body := []byte(`{"state":"RUNNING","commit":"0123456789abcdef0123456789abcdef01234567"}`)
 			var next atomic.Int64
