@@ -50,22 +50,23 @@ type options struct {
 
 // bed is an installation over SQLite with a sandbox as its Bitbucket.
 type bed struct {
-	t       *testing.T
-	address string // of the server
-	public  string
-	api     *httpapi.API
-	forge   *forge
-	sandbox *sandbox.Sandbox
-	table   table.Table
-	store   *store.Store
-	hooks   *switchedVault
-	tokens  *switchedVault
-	watch   atomic.Pointer[chan int] // gets the status of each answer to a webhook
-	logs    *files.Log
-	grants  *grant.Keeper
-	clock   atomic.Int64 // what the clock is ahead, in nanoseconds
-	ids     atomic.Int64
-	written *output // the server's log
+	t        *testing.T
+	contract contract
+	address  string // of the server
+	public   string
+	api      *httpapi.API
+	forge    *forge
+	sandbox  *sandbox.Sandbox
+	table    table.Table
+	store    *store.Store
+	hooks    *switchedVault
+	tokens   *switchedVault
+	watch    atomic.Pointer[chan int] // gets the status of each answer to a webhook
+	logs     *files.Log
+	grants   *grant.Keeper
+	clock    atomic.Int64 // what the clock is ahead, in nanoseconds
+	ids      atomic.Int64
+	written  *output // the server's log
 }
 
 func (b *bed) now() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) }
@@ -74,7 +75,7 @@ func (b *bed) newID() string { return fmt.Sprintf("id%026d", b.ids.Add(1)) }
 
 func newBed(t *testing.T, o options) *bed {
 	t.Helper()
-	b := &bed{t: t, written: &output{}, forge: &forge{}}
+	b := &bed{t: t, contract: readContract(t), written: &output{}, forge: &forge{}}
 	logger := slog.New(slog.NewTextHandler(b.written, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	dir := t.TempDir()
 
@@ -323,6 +324,9 @@ func (br *browser) do(method, path string, body any, header ...string) answer {
 		req.Header.Set(header[i], header[i+1])
 	}
 	a := send(t, req)
+	if err := br.bed.contract.check(method, req.URL.Path, a); err != nil {
+		t.Error(err)
+	}
 	for _, line := range a.header["Set-Cookie"] {
 		cookie, err := http.ParseSetCookie(line)
 		if err != nil {
