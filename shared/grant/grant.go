@@ -30,12 +30,15 @@ import (
 )
 
 const (
-	// margin is how long before its end an access token is not used any more.
+	// margin is how long before its end an access token is not used any more, or a
+	// quarter of its life where that is shorter.
 	margin = 5 * time.Minute
-	// lease is how long a refresher keeps others away. Every call it makes ends
-	// before that: callTimeout is the deadline of the one to Bitbucket.
-	lease       = 30 * time.Second
-	callTimeout = 15 * time.Second
+	// lease is how long a refresher keeps others away. All that it does ends before
+	// that: obtaining the data key, the call to Bitbucket, and storing what came of it.
+	lease        = 30 * time.Second
+	sealTimeout  = 5 * time.Second
+	callTimeout  = 15 * time.Second
+	storeTimeout = 8 * time.Second
 	// idle is after how long an unused grant is refreshed all the same: Bitbucket
 	// drops refresh tokens that were not used for three months.
 	idle = 30 * 24 * time.Hour
@@ -66,8 +69,13 @@ type Keeper struct {
 
 // opened is a token in memory: reading it again costs a read and a decryption.
 type opened struct {
-	access    secret.Text
-	expiresAt time.Time
+	access secret.Text
+	until  time.Time // when it is not used any more
+}
+
+// newOpened is a token renewed and expiring at these times.
+func newOpened(access secret.Text, renewed, expires time.Time) opened {
+	return opened{access, expires.Add(-min(margin, max(0, expires.Sub(renewed)/4)))}
 }
 
 // pair is what is sealed.
@@ -103,8 +111,8 @@ func (k *Keeper) Seal(ctx context.Context, connection string) (func(bitbucket.To
 // Due answers when a grant has to be refreshed even if nobody uses it.
 func (k *Keeper) Due() time.Time { return k.Now().Add(idle) }
 
-// Client answers a client acting for a connection. One whose grant is gone is
-// fault.Revoked.
+// Client answers a client acting for a connection. Its calls are fault.Revoked once
+// the grant is known to be gone.
 func (k *Keeper) Client(ctx context.Context, connection string) (*bitbucket.Client, error) {
 	return k.Bitbucket.As(func(ctx context.Context, refused secret.Text) (secret.Text, error) {
 		return k.Token(ctx, connection, refused)
@@ -131,7 +139,7 @@ func (k *Keeper) Renew(ctx context.Context, connection string) error {
 }
 
 func (k *Keeper) usable(t opened, refused secret.Text) bool {
-	return k.Now().Add(margin).Before(t.expiresAt) && (refused.Empty() || !t.access.Equal(refused))
+	return k.Now().Before(t.until) && (refused.Empty() || !t.access.Equal(refused))
 }
 
 // Forget drops what is in memory of a connection, after it was authorised again.
@@ -154,7 +162,7 @@ func (k *Keeper) renew(ctx context.Context, connection string, refused secret.Te
 		if err != nil {
 			return secret.Text{}, err
 		}
-		now := opened{secret.New(tokens.Access), g.ExpiresAt}
+		now := newOpened(secret.New(tokens.Access), g.RenewedAt, g.ExpiresAt)
 		if !force && k.usable(now, refused) {
 			k.remember(connection, now)
 			return now.access, nil
@@ -185,7 +193,7 @@ func (k *Keeper) renew(ctx context.Context, connection string, refused secret.Te
 		if !mine {
 			continue
 		}
-		return k.refresh(ctx, connection, holder, secret.New(tokens.Refresh))
+		return k.refresh(ctx, g, secret.New(tokens.Refresh))
 	}
 }
 
@@ -199,103 +207,101 @@ func (k *Keeper) mayAsk(ctx context.Context, connection string, g store.Grant) e
 		return fault.New(fault.Revoked, "the connection to Bitbucket has to be authorised again: %s", conn.Reason)
 	}
 	if next := g.RefusedAt.Add(refusalSpacing); g.Refusals > 0 && k.Now().Before(next) {
-		return &fault.Error{
-			Kind: fault.Unavailable, RetryAfter: next.Sub(k.Now()),
-			Message: "Bitbucket refused to renew the connection's token; it is asked again shortly",
-		}
+		return notNow(next.Sub(k.Now()), nil)
 	}
 	return nil
 }
 
-// refresh asks Bitbucket, holding the lease.
-func (k *Keeper) refresh(ctx context.Context, connection, holder string, old secret.Text) (secret.Text, error) {
-	seal, err := k.Seal(ctx, connection)
+// refresh asks Bitbucket, holding the lease of g.
+func (k *Keeper) refresh(ctx context.Context, g store.Grant, old secret.Text) (secret.Text, error) {
+	sealing, cancel := context.WithTimeout(ctx, sealTimeout)
+	seal, err := k.Seal(sealing, g.Connection)
+	cancel()
 	if err != nil {
-		return secret.Text{}, errors.Join(err, k.release(ctx, connection, holder, nil))
+		return secret.Text{}, errors.Join(err, k.release(ctx, g, func(*store.Grant) {}))
 	}
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	calling, cancel := context.WithTimeout(ctx, min(callTimeout, g.LeaseUntil.Sub(k.Now())-storeTimeout))
 	fresh, err := k.Bitbucket.Refresh(calling, old)
 	cancel()
-	// From here on the old pair may be dying: what is left to do is not given up
-	// because a caller lost patience.
-	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lease-callTimeout)
-	defer cancel()
 	if fault.Is(err, fault.Revoked) {
-		return secret.Text{}, k.refused(ctx, connection, holder, err)
+		return secret.Text{}, k.refused(ctx, g, err)
 	}
 	if err != nil {
-		return secret.Text{}, errors.Join(fmt.Errorf("grant: renewing the tokens: %w", err), k.release(ctx, connection, holder, nil))
+		if fault.Is(err, fault.Unknown) { // not to be taken for the outcome of what the token was for
+			err = fault.Wrap(fault.Unavailable, err, "Bitbucket's answer was lost while the connection's token was renewed")
+		}
+		return secret.Text{}, errors.Join(fmt.Errorf("grant: renewing the tokens: %w", err), k.release(ctx, g, func(*store.Grant) {}))
 	}
 	sealed, err := seal(fresh)
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("grant: sealing the new tokens: %w", err)
 	}
-	err = k.release(ctx, connection, holder, func(g *store.Grant) {
-		g.Sealed, g.ExpiresAt, g.RenewedAt = sealed, fresh.ExpiresAt, k.Now()
+	now := k.Now()
+	err = k.release(ctx, g, func(g *store.Grant) {
+		g.Sealed, g.ExpiresAt, g.RenewedAt = sealed, fresh.ExpiresAt, now
 		g.Generation++
 		g.Refusals, g.RefusedAt = 0, time.Time{}
-		g.DueAt = k.Due()
+		g.DueAt = now.Add(idle)
 	})
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("grant: storing the new tokens: %w", err)
 	}
-	k.remember(connection, opened{fresh.Access, fresh.ExpiresAt})
+	k.remember(g.Connection, newOpened(fresh.Access, now, fresh.ExpiresAt))
 	return fresh.Access, nil
 }
 
 // refused records that Bitbucket did not take the refresh token, and gives the
 // connection up when it has said so often enough, far enough apart.
-func (k *Keeper) refused(ctx context.Context, connection, holder string, cause error) error {
-	times := 0
-	err := k.release(ctx, connection, holder, func(g *store.Grant) {
+func (k *Keeper) refused(ctx context.Context, g store.Grant, cause error) error {
+	times, reason := 0, ""
+	err := k.release(ctx, g, func(g *store.Grant) {
 		g.Refusals++
 		g.RefusedAt = k.Now()
 		g.DueAt = k.Now().Add(refusalSpacing)
-		if g.Refusals >= refusals {
-			g.DueAt = time.Time{}
+		if times = g.Refusals; times >= refusals {
+			reason = fmt.Sprintf("Bitbucket refused the refresh token %d times: access was revoked, or unused for too long", times)
+			g.Ended, g.DueAt = reason, time.Time{}
 		}
-		times = g.Refusals
 	})
 	if err != nil {
 		return fmt.Errorf("grant: recording a refusal: %w", err)
 	}
-	if times < refusals {
-		return &fault.Error{
-			Kind: fault.Unavailable, RetryAfter: refusalSpacing, Cause: cause,
-			Message: "Bitbucket refused to renew the connection's token; it is asked again shortly",
-		}
+	if reason == "" {
+		return notNow(refusalSpacing, cause)
 	}
-	reason := fmt.Sprintf("Bitbucket refused the refresh token %d times: access was revoked, or unused for too long", times)
-	if err := k.Store.SetConnectionState(ctx, connection, ci.ConnectionReconnect, reason); err != nil {
-		return fmt.Errorf("grant: marking the connection: %w", err)
-	}
-	k.Forget(connection)
-	k.Log.Warn("a connection has to be authorised again", "connection", connection, "refusals", times)
+	k.Forget(g.Connection)
+	k.Log.Warn("a connection has to be authorised again", "connection", g.Connection, "refusals", times)
 	return fault.Wrap(fault.Revoked, cause, "the connection to Bitbucket has to be authorised again: %s", reason)
 }
 
-// release gives the lease back, with what edit changes. A lease that was lost is
-// an error: somebody else has been at work on the tokens.
-func (k *Keeper) release(ctx context.Context, connection, holder string, edit func(*store.Grant)) error {
+// notNow is the error after a refusal that is not believed yet.
+func notNow(wait time.Duration, cause error) error {
+	return &fault.Error{
+		Kind: fault.Unavailable, RetryAfter: wait, Cause: cause,
+		Message: "Bitbucket refused to renew the connection's token; it is asked again shortly",
+	}
+}
+
+// release gives the lease of g back, with what edit changes. A lease that was lost
+// is an error: somebody else has been at work on the tokens. It is not given up because
+// a caller lost patience: the old pair may be dying, and others wait for the lease.
+func (k *Keeper) release(ctx context.Context, g store.Grant, edit func(*store.Grant)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
 	held := false
-	stored, err := k.Store.ChangeGrant(ctx, connection, func(g *store.Grant) bool {
-		if held = g.Holder == holder; !held {
+	stored, err := k.Store.ChangeGrant(ctx, g.Connection, func(now *store.Grant) bool {
+		if held = now.Holder == g.Holder; !held {
 			return false
 		}
-		g.Holder, g.LeaseUntil = "", time.Time{}
-		if edit != nil {
-			edit(g)
-		}
+		now.Holder, now.LeaseUntil = "", time.Time{}
+		edit(now)
 		return true
 	})
-	if err == nil && !held {
-		// Also the second run of a change whose outcome was not learned comes here:
-		// then nobody holds it and it is done.
-		if stored.Holder == "" {
-			return nil
-		}
+	if err == nil && !held && stored.Holder != "" {
 		return fault.New(fault.Conflict, "the lease on the tokens was lost")
 	}
+	// Held by nobody: the connection was authorised again meanwhile, or this is the
+	// second run of a change whose outcome was not learned.
 	return err
 }
 

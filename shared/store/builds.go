@@ -93,9 +93,15 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 				created = first.Build == n.Build.ID
 				return err
 			}
-		} else if made, err := s.Build(ctx, b.ID); err == nil {
-			b = made
-			return nil
+		} else {
+			made, err := s.Build(ctx, b.ID)
+			if err == nil {
+				b = made // by an earlier run of this very change
+				return nil
+			}
+			if !fault.Is(err, fault.NotFound) {
+				return err
+			}
 		}
 		last, counted, err := find[int](ctx, s, counterKey(b.App), "counter")
 		if err != nil {
@@ -117,6 +123,7 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 		if err := s.wantStatus(ctx, &c, b); err != nil {
 			return err
 		}
+		b.Version = 1
 		return s.commit(ctx, &c)
 	})
 	return b, created, err
@@ -190,6 +197,7 @@ func (s *Store) ChangeBuild(ctx context.Context, id string, edit func(*Build) (b
 		if err := s.commit(ctx, &c); err != nil {
 			return err
 		}
+		b.Version++
 		changed = true
 		return nil
 	})
@@ -284,28 +292,32 @@ func (b *Build) Begin(a Attempt, now time.Time) {
 // and of equals the one whose build has waited longest. Admitted is false when nobody
 // waits or there is no slot.
 func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attempt) (b Build, admitted bool, err error) {
+	tries := 0
 	err = s.again(ctx, func() error {
-		admitted = false
+		tries++
 		taken, version, err := find[slots](ctx, s, slotsKey(runner), "slots")
 		if err != nil {
 			return err
 		}
-		for id := range taken.Builds { // an earlier run of this very change
-			if made, err := s.Build(ctx, id); err == nil && made.Attempt == a.ID {
-				b, admitted = made, true
-				return nil
+		if tries > 1 { // the run before may have done it all the same
+			b, admitted, err = s.buildOfAttempt(ctx, taken, a.ID)
+			if err != nil || admitted {
+				return err
 			}
 		}
 		if len(taken.Builds) >= limits.Runner {
 			return nil
 		}
-		next, err := s.nextWaiting(ctx, runner, limits, taken)
-		if err != nil || next.Build == "" {
+		next, found, err := s.nextWaiting(ctx, runner, limits, taken)
+		if err != nil || !found {
 			return err
 		}
 		old, err := s.Build(ctx, next.Build)
 		if err != nil {
 			return err
+		}
+		if old.Attempt != "" || old.State.Final() {
+			return table.Conflicted() // it has left the line since
 		}
 		b = old
 		b.Begin(a, s.now())
@@ -321,15 +333,27 @@ func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attem
 		if err := s.commit(ctx, &c); err != nil {
 			return err
 		}
+		b.Version++
 		admitted = true
 		return nil
 	})
 	return b, admitted, err
 }
 
+// buildOfAttempt finds an attempt among the builds that hold a slot.
+func (s *Store) buildOfAttempt(ctx context.Context, taken slots, attempt string) (Build, bool, error) {
+	for id := range taken.Builds {
+		b, err := s.Build(ctx, id)
+		if err != nil || b.Attempt == attempt {
+			return b, err == nil, err
+		}
+	}
+	return Build{}, false, nil
+}
+
 // nextWaiting reads one entry of each workspace that waits: the line is ordered by
 // workspace and time, and the next workspace is found behind the last key of this one.
-func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, taken slots) (waiting, error) {
+func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, taken slots) (best waiting, found bool, err error) {
 	working := map[string]int{}
 	for _, workspace := range taken.Builds {
 		working[workspace]++
@@ -338,18 +362,16 @@ func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, t
 	if most == 0 {
 		most = limits.Runner
 	}
-	var best waiting
 	from := ""
 	for {
-		page, err := list[waiting](ctx, s, table.Query{Partition: "WAITING#" + runner, From: from, Limit: 1}, "waiting builds")
-		if err != nil || len(page.Items) == 0 {
-			return best, err
+		w, more, err := first[waiting](ctx, s, table.Query{Partition: "WAITING#" + runner, From: from}, "waiting builds")
+		if err != nil || !more {
+			return best, found, err
 		}
-		w := page.Items[0]
-		if working[w.Workspace] < most && (best.Build == "" ||
+		if working[w.Workspace] < most && (!found ||
 			working[w.Workspace] < working[best.Workspace] ||
 			working[w.Workspace] == working[best.Workspace] && w.CreatedAt.Before(best.CreatedAt)) {
-			best = w
+			best, found = w, true
 		}
 		_, from = table.Prefix(w.Workspace + "#")
 	}
@@ -357,11 +379,8 @@ func (s *Store) nextWaiting(ctx context.Context, runner string, limits Limits, t
 
 // Waits reports whether any build waits for a runner.
 func (s *Store) Waits(ctx context.Context, runner string) (bool, error) {
-	page, err := s.table.Query(ctx, table.Query{Partition: "WAITING#" + runner, Limit: 1})
-	if err != nil {
-		return false, fmt.Errorf("store: looking for waiting builds: %w", err)
-	}
-	return len(page.Items) > 0, nil
+	_, found, err := first[waiting](ctx, s, table.Query{Partition: "WAITING#" + runner}, "waiting builds")
+	return found, err
 }
 
 // Admitted lists the ids of the builds that hold a slot of a runner.

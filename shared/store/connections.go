@@ -24,7 +24,10 @@ type Grant struct {
 	RefusedAt time.Time `json:"refused_at,omitzero"`
 	DueAt     time.Time `json:"due_at,omitzero"`
 
-	Version int64 `json:"-"`
+	// Ended, set by an edit, says in words why the connection has to be authorised
+	// again; ChangeGrant marks the connection in the same transaction.
+	Ended   string `json:"-"`
+	Version int64  `json:"-"`
 }
 
 func connectionKey(id string) table.Key { return key("CONNECTION#"+id, "CONNECTION") }
@@ -98,31 +101,24 @@ func (s *Store) ChangeGrant(ctx context.Context, connection string, edit func(*G
 		if err != nil {
 			return err
 		}
-		was := g.DueAt
 		out = g
 		if !edit(&out) {
 			return nil
 		}
 		var c change
 		c.put(grantKey(connection), out, table.VersionIs(g.Version))
-		c.due(DueConnection, connection, was, out.DueAt)
+		c.due(DueConnection, connection, g.DueAt, out.DueAt)
+		if out.Ended != "" {
+			conn, version, err := get[ci.Connection](ctx, s, connectionKey(connection), "connection")
+			if err != nil {
+				return err
+			}
+			conn.State, conn.Reason = ci.ConnectionReconnect, out.Ended
+			c.put(connectionKey(connection), conn, table.VersionIs(version))
+		}
 		return s.commit(ctx, &c)
 	})
 	return out, err
-}
-
-// SetConnectionState moves a connection between ACTIVE and RECONNECT.
-func (s *Store) SetConnectionState(ctx context.Context, id string, state ci.ConnectionState, reason string) error {
-	return s.again(ctx, func() error {
-		conn, version, err := get[ci.Connection](ctx, s, connectionKey(id), "connection")
-		if err != nil || (conn.State == state && conn.Reason == reason) {
-			return err
-		}
-		conn.State, conn.Reason = state, reason
-		var c change
-		c.put(connectionKey(id), conn, table.VersionIs(version))
-		return s.commit(ctx, &c)
-	})
 }
 
 // Hook is an address of ours that Bitbucket sends events to.
@@ -153,7 +149,7 @@ func (s *Store) Hook(ctx context.Context, id string) (Hook, error) {
 func (s *Store) PutHook(ctx context.Context, h Hook) error {
 	var c change
 	c.put(hookKey(h.ID), h, table.Condition{})
-	return s.commit(ctx, &c)
+	return s.settle(ctx, &c)
 }
 
 // Repository answers an app's tie to a repository, or fault.NotFound.

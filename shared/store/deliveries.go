@@ -45,11 +45,13 @@ func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
 			return nil
 		}
 		err = s.commit(ctx, deliveryChange(d, old, version))
-		if fault.Is(err, fault.TooLarge) {
-			// The decisions are what matters, and they name every change.
-			d.Content.Changes = nil
-			d.Note = "the event is too large to be kept: it cannot be replayed"
-			err = s.commit(ctx, deliveryChange(d, old, version))
+		if fault.Is(err, fault.TooLarge) && !d.DecidedAt.IsZero() {
+			// The decisions are what matters, and they name every change. Before there
+			// are any, only the message knows them all.
+			short := d
+			short.Content.Changes = nil
+			short.Note = "the event is too large to be kept: it cannot be replayed"
+			err = s.commit(ctx, deliveryChange(short, old, version))
 		}
 		return err
 	})

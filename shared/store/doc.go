@@ -26,7 +26,7 @@
 //	WORKSPACE#{workspace}           CONNECTION#{connection}      → connection
 //	WORKSPACE#{workspace}           VARIABLE#{name}              a variable of the workspace, sealed
 //	CONNECTION#{connection}         CONNECTION                   a connection
-//	CONNECTION#{connection}         TOKEN                        its sealed tokens, and the lease of the one who refreshes them
+//	CONNECTION#{connection}         TOKEN                        its sealed tokens, and the lease of the one who renews them
 //	CONNECTION#{connection}         APP#{app}                    → an app that uses it
 //	APP#{app}                       APP                          an app
 //	APP#{app}                       REPOSITORY                   its tie to a repository
@@ -56,6 +56,11 @@
 //     mean reading again and starting over.
 //   - States of builds move by ci.State.May alone. What hangs on a state (slot,
 //     ticket, waiting, status, due) moves in the same transaction.
-//   - ExpiresAt of sessions, OAuth states and tickets is compared with the clock
-//     on reading; that the table removes them is housekeeping.
+//   - What may be written over without harm (sessions, tokens and states under
+//     random names, hooks) is written without a condition, and again when the
+//     outcome was not learned. Taking an OAuth state is the one exception to both: a
+//     doubt about it is a refusal.
+//   - ExpiresAt of sessions, tokens and OAuth states is compared with the clock on
+//     reading; that the table removes them is housekeeping. Tickets have none: they
+//     are deleted with the attempt they belong to.
 package store

@@ -116,7 +116,7 @@ func (s *Store) ClaimInstallation(ctx context.Context, user string) (string, err
 func (s *Store) PutSession(ctx context.Context, hash string, session Session) error {
 	var c change
 	c.putUntil(sessionKey(hash), session, table.Condition{}, session.ExpiresAt)
-	return s.commit(ctx, &c)
+	return s.settle(ctx, &c)
 }
 
 // Session answers a session that has not expired.
@@ -132,14 +132,15 @@ func (s *Store) Session(ctx context.Context, hash string) (Session, error) {
 func (s *Store) DeleteSession(ctx context.Context, hash string) error {
 	var c change
 	c.delete(sessionKey(hash), table.Condition{})
-	return s.commit(ctx, &c)
+	return s.settle(ctx, &c)
 }
 
-// PutOAuthState stores a state under the hash of its parameter.
+// PutOAuthState stores a state under the hash of its parameter, which is random:
+// there is no other one to be overwritten.
 func (s *Store) PutOAuthState(ctx context.Context, hash string, state OAuthState) error {
 	var c change
-	c.putUntil(oauthKey(hash), state, table.Absent(), state.ExpiresAt)
-	return s.commit(ctx, &c)
+	c.putUntil(oauthKey(hash), state, table.Condition{}, state.ExpiresAt)
+	return s.settle(ctx, &c)
 }
 
 // TakeOAuthState answers a state that has not expired and removes it: only one
@@ -161,12 +162,12 @@ func (s *Store) TakeOAuthState(ctx context.Context, hash string) (OAuthState, er
 	return state, nil
 }
 
-// PutToken stores a personal API token.
+// PutToken stores a personal API token, whose hash and id are random.
 func (s *Store) PutToken(ctx context.Context, t APIToken) error {
 	var c change
-	c.putUntil(tokenKey(t.Hash), t, table.Absent(), t.ExpiresAt)
-	c.putUntil(key("USER#"+t.User, "TOKEN#"+t.ID), t, table.Absent(), t.ExpiresAt)
-	return s.commit(ctx, &c)
+	c.putUntil(tokenKey(t.Hash), t, table.Condition{}, t.ExpiresAt)
+	c.putUntil(key("USER#"+t.User, "TOKEN#"+t.ID), t, table.Condition{}, t.ExpiresAt)
+	return s.settle(ctx, &c)
 }
 
 // TokenByHash answers a token that has not expired.
@@ -193,5 +194,5 @@ func (s *Store) DeleteToken(ctx context.Context, user, id string) error {
 	var c change
 	c.delete(tokenKey(t.Hash), table.Condition{})
 	c.delete(key("USER#"+user, "TOKEN#"+id), table.Condition{})
-	return s.commit(ctx, &c)
+	return s.settle(ctx, &c)
 }

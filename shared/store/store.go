@@ -115,6 +115,25 @@ func all[T any](ctx context.Context, s *Store, q table.Query, what string) ([]T,
 	}
 }
 
+// first answers the first record of a range. A page may be empty and still have
+// a cursor, so only the end of the range says that there is none.
+func first[T any](ctx context.Context, s *Store, q table.Query, what string) (v T, found bool, err error) {
+	q.Limit = 1
+	for {
+		page, err := list[T](ctx, s, q, what)
+		if err != nil {
+			return v, false, err
+		}
+		if len(page.Items) > 0 {
+			return page.Items[0], true, nil
+		}
+		if page.Cursor == "" {
+			return v, false, nil
+		}
+		q.Cursor = page.Cursor
+	}
+}
+
 // batch reads the records that exist among at most 100 keys.
 func batch[T any](ctx context.Context, s *Store, keys []table.Key, what string) ([]T, error) {
 	out := make([]T, 0, len(keys))
@@ -160,6 +179,12 @@ func (c *change) delete(k table.Key, cond table.Condition) {
 
 func (c *change) check(k table.Key, cond table.Condition) {
 	c.writes = append(c.writes, table.Check(k, cond))
+}
+
+// settle is commit for writes without conditions, which may simply be made again
+// when their outcome was not learned.
+func (s *Store) settle(ctx context.Context, c *change) error {
+	return s.again(ctx, func() error { return s.commit(ctx, c) })
 }
 
 func (s *Store) commit(ctx context.Context, c *change) error {
@@ -259,5 +284,5 @@ func (s *Store) DueBefore(ctx context.Context, kind string, t time.Time, limit i
 func (s *Store) DropDue(ctx context.Context, d Due) error {
 	var c change
 	c.delete(dueKey(d.Kind, d.Reference, d.At), table.Condition{})
-	return s.commit(ctx, &c)
+	return s.settle(ctx, &c)
 }

@@ -1,0 +1,147 @@
+// Package storetest is for the tests of package store and of the use cases above it:
+// a store on a real data file, a clock that stands until it is moved, a table that
+// fails on order, and the check that all indexes agree with their records.
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"runnerhub/shared/datafile"
+	"runnerhub/shared/store"
+	"runnerhub/shared/table"
+	"runnerhub/shared/table/sqlite"
+)
+
+// Clock stands until it is moved.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewClock makes a clock that stands at a moment with a fraction of a second.
+func NewClock() *Clock {
+	return &Clock{now: time.Date(2026, 11, 23, 9, 0, 0, 123456789, time.UTC)}
+}
+
+// Now answers the time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Add moves the clock.
+func (c *Clock) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// IDs makes ids that are the same in every run: id0001, id0002 …
+type IDs struct {
+	mu   sync.Mutex
+	last int
+}
+
+// New answers the next one.
+func (i *IDs) New() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.last++
+	return fmt.Sprintf("id%04d", i.last)
+}
+
+// Bench is a store with what it stands on.
+type Bench struct {
+	*store.Store
+	File  *datafile.File
+	Table *Table
+	Clock *Clock
+	IDs   *IDs
+}
+
+// New makes a Bench on a file of its own.
+func New(t testing.TB) *Bench {
+	t.Helper()
+	file, err := datafile.Open(datafile.Deps{Path: filepath.Join(t.TempDir(), "data.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b := &Bench{File: file, Clock: NewClock(), IDs: &IDs{}}
+	real, err := sqlite.New(sqlite.Deps{File: file, Now: b.Clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Table = &Table{Table: real}
+	b.Store, err = store.New(store.Deps{Table: b.Table, Now: b.Clock.Now, NewID: b.IDs.New})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Table passes everything on to a real table, and fails on order.
+type Table struct {
+	table.Table
+
+	mu        sync.Mutex
+	transacts int
+	act       func(n int, writes []table.Write, do func() error) error
+	read      func(k table.Key)
+}
+
+// OnTransact has every transaction done by act, which is given the number of the
+// transaction, counted from 1 on, and a function that does it. Nil ends that.
+func (t *Table) OnTransact(act func(n int, writes []table.Write, do func() error) error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.transacts, t.act = 0, act
+}
+
+// OnGet calls see before each Get. Nil ends that.
+func (t *Table) OnGet(see func(k table.Key)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.read = see
+}
+
+// Transacts answers how many transactions there were since OnTransact.
+func (t *Table) Transacts() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.transacts
+}
+
+// Get implements table.Table.
+func (t *Table) Get(ctx context.Context, k table.Key) (table.Item, error) {
+	t.mu.Lock()
+	see := t.read
+	t.mu.Unlock()
+	if see != nil {
+		see(k)
+	}
+	return t.Table.Get(ctx, k)
+}
+
+// Transact implements table.Table.
+func (t *Table) Transact(ctx context.Context, writes ...table.Write) error {
+	do := func() error { return t.Table.Transact(ctx, writes...) }
+	t.mu.Lock()
+	t.transacts++
+	n, act := t.transacts, t.act
+	t.mu.Unlock()
+	if act == nil {
+		return do()
+	}
+	return act(n, writes, do)
+}
