@@ -424,7 +424,7 @@ func unknownRef(b *bench) {
 }
 
 // held is a step that waits until it is stopped.
-var held = step("one", "echo holds; while :; do sleep 100; done")
+func held() runner.Step { return step("one", "echo holds; while :; do sleep 100; done") }
 
 func noCapacity(b *bench) {
 	if b.Slots == 0 {
@@ -432,7 +432,7 @@ func noCapacity(b *bench) {
 	}
 	var refs []string
 	for i := range b.Slots {
-		refs = append(refs, b.start(fmt.Sprint("slot", i), nil, held))
+		refs = append(refs, b.start(fmt.Sprint("slot", i), nil, held()))
 	}
 	b.server.Offer("more", nil, step("one", "true"))
 	if ref, err := b.Runner.Start(b.Context(), b.job("more")); !fault.Is(err, fault.RateLimited) {
@@ -459,7 +459,7 @@ func noCapacity(b *bench) {
 }
 
 func serverRestarted(b *bench) {
-	ref := b.start("on", nil, held)
+	ref := b.start("on", nil, held())
 	b.said("on", "one: holds")
 	b.Close()
 	b.open()
