@@ -1,0 +1,265 @@
+package check
+
+import (
+	"strings"
+	"testing"
+)
+
+// rule judges a tree and answers what is wrong: where, and what to do about it.
+type rule func(*tree) []string
+
+// rules are all there are, by name.
+func rules() map[string]rule {
+	return map[string]rule{
+		"every package has its layer":            everyPackageHasItsLayer,
+		"imports go one way":                     importsGoOneWay,
+		"suites are for tests":                   suitesAreForTests,
+		"one package speaks to a service of AWS": oneImporterOfAWS,
+		"no init and no state of packages":       noPackageState,
+		"packages are named for what they do":    packageNames,
+		"packages say what they are":             packageComments,
+		"exported names have comments":           exportedComments,
+		"interfaces are small":                   smallInterfaces,
+		"no functional options":                  noOptions,
+		"tests neither sleep nor skip":           noSleepNoSkip,
+		"functions are wiring only":              thinFunctions,
+		"no paths of a machine, no registries":   noForeignAddresses,
+		"links lead somewhere":                   linksLeadSomewhere,
+		"every decision is listed":               decisionsAreListed,
+		"commands in documents exist":            commandsExist,
+		"settings and their document agree":      settingsAreDocumented,
+		"the architecture knows every package":   packagesAreDescribed,
+		"tests run side by side":                 testsAreParallel,
+	}
+}
+
+func TestTree(t *testing.T) {
+	t.Parallel()
+	tr := readTree(t)
+	for name, judge := range rules() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, wrong := range judge(tr) {
+				t.Error(wrong)
+			}
+		})
+	}
+}
+
+// TestRulesComplain shows each rule something that breaks it, and something near
+// that does not.
+func TestRulesComplain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		rule  rule
+		texts map[string]string
+		want  []string // part of each complaint, in order; none: it is sound
+	}{
+		"a package without a layer": {
+			everyPackageHasItsLayer,
+			map[string]string{"shared/stuff/a.go": "package stuff", "shared/ci/a.go": "package ci", "other/a.go": "package other"},
+			[]string{"other: ", "shared/stuff: "},
+		},
+		"too deep": {
+			everyPackageHasItsLayer,
+			map[string]string{"shared/store/deep/a.go": "package deep", "shared/table/x/y/a.go": "package y", "shared/table/dynamo/a.go": "package dynamo"},
+			[]string{"shared/store/deep: ", "shared/table/x/y: "},
+		},
+		"upwards": {
+			importsGoOneWay,
+			map[string]string{"shared/ci/a.go": "package ci\nimport \"runnerhub/shared/store\"", "shared/store/a.go": "package store\nimport \"runnerhub/shared/ci\""},
+			[]string{"shared/ci/a.go:2: "},
+		},
+		"between use cases": {
+			importsGoOneWay,
+			map[string]string{"shared/dispatch/a.go": "package dispatch\nimport \"runnerhub/shared/report\"\nimport \"runnerhub/shared/message\""},
+			[]string{"shared/dispatch/a.go:2: "},
+		},
+		"a use case and a driver": {
+			importsGoOneWay,
+			map[string]string{
+				"shared/sweep/a.go":      "package sweep\nimport \"runnerhub/shared/queue/sqlite\"",
+				"shared/sweep/a_test.go": "package sweep\nimport \"runnerhub/shared/queue/sqlite\"",
+				"infra/standalone/a.go":  "package main\nimport \"runnerhub/shared/queue/sqlite\"",
+			},
+			[]string{"shared/sweep/a.go:2: "},
+		},
+		"a driver and a driver": {
+			importsGoOneWay,
+			map[string]string{"shared/timetable/timers/a.go": "package timers\nimport (\n\"runnerhub/shared/timetable\"\n\"runnerhub/shared/table/sqlite\"\n)"},
+			[]string{"shared/timetable/timers/a.go:4: "},
+		},
+		"a main": {
+			importsGoOneWay,
+			map[string]string{"shared/bitbucket/a.go": "package bitbucket\nimport \"runnerhub/infra/sandbox\"", "shared/bitbucket/a_test.go": "package bitbucket\nimport \"runnerhub/infra/sandbox\""},
+			[]string{"shared/bitbucket/a.go:2: "},
+		},
+		"testing in the program": {
+			suitesAreForTests,
+			map[string]string{
+				"shared/ci/a.go":                 "package ci\nimport \"testing\"",
+				"shared/store/a.go":              "package store\nimport \"runnerhub/shared/table/tabletest\"",
+				"shared/table/tabletest/a.go":    "package tabletest\nimport \"testing\"\nimport \"runnerhub/shared/crashtest\"",
+				"shared/table/sqlite/my_test.go": "package sqlite\nimport \"testing\"",
+			},
+			[]string{"shared/ci/a.go:2: ", "shared/store/a.go:2: "},
+		},
+		"AWS in two places, and in the wrong one": {
+			oneImporterOfAWS,
+			map[string]string{
+				"shared/table/dynamo/a.go": "package dynamo\nimport \"github.com/aws/aws-sdk-go-v2/service/dynamodb\"\nimport \"github.com/aws/aws-sdk-go-v2/service/dynamodb/types\"",
+				"shared/queue/sqs/a.go":    "package sqs\nimport \"github.com/aws/aws-sdk-go-v2/service/sqs\"",
+				"shared/blob/s3/a.go":      "package s3\nimport \"github.com/aws/aws-sdk-go-v2/service/sqs\"",
+				"shared/store/a.go":        "package store\nimport \"github.com/aws/aws-sdk-go-v2/service/kms\"",
+			},
+			[]string{"shared/queue/sqs/a.go:2: ", "shared/store/a.go:2: "},
+		},
+		"package state": {
+			noPackageState,
+			map[string]string{"shared/ci/a.go": `package ci
+var count int
+var known = map[string]int{}
+var ErrA, limit = errors.New("a"), 5
+var pattern = regexp.MustCompile("x")
+var _ fmt.Stringer = (*T)(nil)
+//go:embed x
+var text string
+const most = 3
+func init() {}
+func (t T) init() {}
+`},
+			[]string{"a.go:2: ", "a.go:3: ", "a.go:4: ", "a.go:10: "},
+		},
+		"names that say nothing": {
+			packageNames,
+			map[string]string{"shared/util/a.go": "package util", "shared/ci/a.go": "package helpers", "shared/ci/a_test.go": "package ci_test"},
+			[]string{"shared/ci/a.go:1: ", "shared/util/a.go:1: "},
+		},
+		"a package that says nothing": {
+			packageComments,
+			map[string]string{"shared/ci/a.go": "package ci", "shared/fault/a.go": "// Package fault is.\npackage fault", "shared/fault/b.go": "package fault", "infra/check/a_test.go": "package check"},
+			[]string{"shared/ci: "},
+		},
+		"exported and silent": {
+			exportedComments,
+			map[string]string{"shared/ci/a.go": `package ci
+type A struct{}
+func (A) B() {}
+func (a *A) String() string { return "" }
+func C() {}
+const (
+	D = 1 // Said.
+	E = 2
+)
+// F and G.
+const (
+	F = 1
+	G = 2
+)
+type b struct{}
+func (b) H() {}
+// I is.
+type I int
+const (
+	J I = iota
+	K
+)
+type l int
+const (
+	M l = iota
+	N
+)
+`},
+			[]string{"a.go:2: ", "a.go:3: ", "a.go:5: ", "a.go:8: ", "a.go:25: ", "a.go:26: "},
+		},
+		"a god interface": {
+			smallInterfaces,
+			map[string]string{"shared/ci/a.go": "package ci\ntype A interface { a(); b(); c(); d(); e() }\ntype B interface { A; f() }\ntype C interface { ~int | ~string }"},
+			[]string{"a.go:3: "},
+		},
+		"options": {
+			noOptions,
+			map[string]string{"shared/ci/a.go": "package ci\nfunc WithA() func(*T) { return nil }\nfunc WithB(t T) T { return t }\ntype Option func(*T)\ntype Handler func(int)\nfunc withC() Option { return nil }"},
+			[]string{"a.go:2: ", "a.go:4: ", "a.go:6: "},
+		},
+		"sleeping and skipping": {
+			noSleepNoSkip,
+			map[string]string{
+				"shared/ci/a_test.go": "package ci\nimport (\n\"time\"\n\"testing\"\n)\nfunc TestA(t *testing.T) {\ntime.Sleep(1)\nt.Skip()\nt.Skipf(\"\")\n}",
+				"shared/ci/b_test.go": "package ci\nimport (\n\"time\"\n\"testing/synctest\"\n)\nfunc f() { time.Sleep(1) }",
+				"shared/ci/c_test.go": "package ci\nfunc f() { for !done() && time.Now().Before(end) {\ntime.Sleep(1)\n}\nfor !done() {\ntime.Sleep(1)\n}\n}",
+				"shared/ci/a.go":      "package ci\nfunc f() { rest.Skip(1) }",
+			},
+			[]string{"a_test.go:7: ", "a_test.go:8: ", "a_test.go:9: ", "c_test.go:6: "},
+		},
+		"one test after the other": {
+			testsAreParallel,
+			map[string]string{
+				"shared/ci/a_test.go":        "package ci\nfunc TestA(t *testing.T) {}\nfunc TestB(t *testing.T) { t.Parallel() }\nfunc TestC(t *testing.T) { t.Setenv(\"A\", \"\") }\nfunc TestMain(m *testing.M) {}",
+				"infra/standalone/a_test.go": "package main\nfunc TestA(t *testing.T) {}",
+			},
+			[]string{"a_test.go:2: "},
+		},
+		"a thick function": {
+			thinFunctions,
+			map[string]string{"functions/webhook/main.go": "package main\n" + strings.Repeat("\n", 80), "functions/auth/main.go": "package main\n", "functions/auth/more.go": "package main\n"},
+			[]string{"functions/auth/more.go: ", "functions/webhook/main.go: "},
+		},
+		"addresses": {
+			noForeignAddresses,
+			map[string]string{"a.md": "see /home/" + "anna/x\nhttps://pypi" + ".org/simple\n/homepage", "web/x.json": "registry.np" + "mjs.org"},
+			[]string{"a.md:1: ", "a.md:2: ", "web/x.json:1: "},
+		},
+		"links": {
+			linksLeadSomewhere,
+			map[string]string{
+				"docs/a.md": "# A title, with `code`\n[b](b.md) [c](c.md)\n[top](#a-title-with-code) [x](#x) [out](https://example.com/y)\n[b two](b.md#two) [b three](b.md#three) [up](../shared) `[no](no.md)`",
+				"docs/b.md": "## Two\n```\n[no](no.md)\n```\n", "shared/a.txt": "",
+			},
+			[]string{"docs/a.md:2: ", "docs/a.md:3: ", "docs/a.md:4: "},
+		},
+		"a decision nobody finds": {
+			decisionsAreListed,
+			map[string]string{"docs/architecture.md": "[1](decisions/0001-a.md)", "docs/decisions/0001-a.md": "# 1", "docs/decisions/0002-b.md": "# 2", "docs/decisions/3.md": ""},
+			[]string{"docs/decisions/0002-b.md: ", "docs/decisions/3.md: ", "docs/decisions/3.md: "},
+		},
+		"commands": {
+			commandsExist,
+			map[string]string{"Makefile": "all: run ## x\nrun:\nGO := go\n", "README.md": "`make run` and make do\n\n    make all\n    make fly\n\n`make demo`"},
+			[]string{"README.md:4: ", "README.md:6: "},
+		},
+		"settings": {
+			settingsAreDocumented,
+			map[string]string{
+				"infra/standalone/a.go":      "package main\nvar x = e[\"RUNNERHUB_A\"] + e.or(\"SANDBOX_B\", \"\") + os.Getenv(\"PATH\") + m[\"lower\"]",
+				"infra/standalone/a_test.go": "package main\nvar y = e[\"RUNNERHUB_TEST\"]",
+				"docs/operations.md":         "| setting | default |\n|---|---|\n| `RUNNERHUB_A` | x |\n| `RUNNERHUB_C` | |\n| PATH | |\n| `data/key` | `RUNNERHUB_D` |",
+			},
+			[]string{"docs/operations.md:4: ", "infra/standalone/a.go:2: ", "infra/standalone/a.go:2: "},
+		},
+		"packages the architecture does not know": {
+			packagesAreDescribed,
+			map[string]string{"shared/ci/a.go": "package ci", "shared/table/sqlite/a.go": "package sqlite", "docs/architecture.md": "| `shared/ci` | |\n| `shared/gone` | |"},
+			[]string{"docs/architecture.md:2: ", "shared/table/sqlite: "},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tr, err := newTree(test.texts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := test.rule(tr)
+			for i := range max(len(got), len(test.want)) {
+				switch {
+				case i >= len(test.want):
+					t.Errorf("complains needlessly: %s", got[i])
+				case i >= len(got):
+					t.Errorf("does not complain of %q", test.want[i])
+				case !strings.Contains(got[i], test.want[i]):
+					t.Errorf("complains of %q instead of %q", got[i], test.want[i])
+				}
+			}
+		})
+	}
+}
