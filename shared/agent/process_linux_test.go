@@ -85,3 +85,19 @@ func memoryOf(t *testing.T, pid int) []byte {
 	}
 	return all
 }
+
+// TestDaemonsDie leaves a daemon behind, which must be gone when the agent is.
+func TestDaemonsDie(t *testing.T) {
+	t.Parallel()
+	server := runnertest.NewServer(t)
+	b := offer(t, server, nil, `setsid sh -c 'cd /; trap "" TERM HUP; echo "$$" >"$HOME/pid"; while :; do sleep 100; done' >/dev/null 2>&1 &
+until [ -s ../home/pid ]; do sleep 0.02; done`)
+	b.ends(runner.ExitSuccessful)
+	pid, err := os.ReadFile(filepath.Join(b.dir, "home", "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); !os.IsNotExist(err) {
+		t.Errorf("the daemon %s lives on: %v", pid, err)
+	}
+}
