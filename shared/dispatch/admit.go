@@ -8,6 +8,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
@@ -37,20 +38,26 @@ func (d *Dispatch) attempt() (store.Attempt, secret.Text) {
 
 // restart makes a new attempt for an admitted build whose last one did not get
 // going. The old attempt's ticket is dead from then on: should it have started
-// after all, it runs nothing. One that has claimed its work is left alone.
-func (d *Dispatch) restart(ctx context.Context, id string) error {
+// after all, it runs nothing. One that has claimed its work is left alone, and so is
+// any other attempt than the one that failed.
+func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 	attempt, ticket := d.attempt()
 	fresh := false
 	b, _, err := d.Store.ChangeBuild(ctx, id, func(b *store.Build) (bool, error) {
 		if fresh = b.Attempt == attempt.ID; fresh {
 			return false, nil // an earlier run of this very change
 		}
-		if b.Attempt == "" || b.Nonce != "" || b.State.Final() {
+		if b.Attempt == "" || b.Attempt != failed || b.Nonce != "" || b.State.Final() {
 			return false, nil
 		}
-		if b.Attempts >= maxAttempts {
+		switch {
+		case b.Attempts >= maxAttempts:
 			b.State = ci.Errored
 			b.Reason = fmt.Sprintf("the runner did not get the build going in %d attempts", b.Attempts)
+			return true, nil
+		case d.Now().Sub(b.CreatedAt) >= WaitLimit:
+			b.State = ci.Errored
+			b.Reason = fmt.Sprintf("waited for the runner %s past the limit of %s", d.RunnerName, WaitLimit)
 			return true, nil
 		}
 		b.Begin(attempt, d.Now())
@@ -115,26 +122,33 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 // and asks for another attempt.
 func (d *Dispatch) later(ctx context.Context, b store.Build, cause error) error {
 	reason, _ := fault.Public(cause)
-	if fault.Is(cause, fault.RateLimited) {
-		reason = "waits for capacity of the runner " + d.RunnerName
+	if reason == "" {
+		reason = "the runner " + d.RunnerName + " failed to start it"
 	}
-	d.Log.Warn("a build could not be started", "build", b.ID, "attempt", b.Attempt, "error", cause)
 	pause := max(fault.RetryAfter(cause), time.Second<<min(b.Attempts, 5))
+	full := fault.Is(cause, fault.RateLimited)
+	if full {
+		reason = "waits for capacity of the runner " + d.RunnerName
+		pause = max(fault.RetryAfter(cause), fullPause)
+	}
+	pause = min(pause, queue.MaxDelay)
+	d.Log.Warn("a build could not be started", "build", b.ID, "attempt", b.Attempt, "error", cause)
 	attempt := b.Attempt
 	_, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
 		if b.Attempt != attempt || b.State.Final() {
 			return false, nil
 		}
-		if fault.Is(cause, fault.RateLimited) {
+		if full {
 			b.Attempts = 0 // no capacity is no failure
 		}
 		b.Reason = reason
+		b.DueAt = d.Now().Add(pause + startLimit)
 		return true, nil
 	})
 	if err != nil {
 		return fmt.Errorf("dispatch: recording a wait: %w", err)
 	}
-	return message.Send(ctx, d.Deliveries, message.Dispatch{Start: b.ID}, pause)
+	return message.Send(ctx, d.Deliveries, message.Dispatch{Start: b.ID, Attempt: attempt}, pause)
 }
 
 // ended leaves the messages that follow the end of a build.

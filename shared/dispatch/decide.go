@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -11,6 +13,7 @@ import (
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
 	"runnerhub/shared/pipeline"
+	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/store"
 )
@@ -18,8 +21,12 @@ import (
 // maxFile is the longest pipeline file in bytes that is read.
 const maxFile = 256 << 10
 
-// maxReason cuts what a build says of its state.
-const maxReason = 2000
+const (
+	// maxReason cuts what a build says of its state, in bytes.
+	maxReason = 2000
+	// maxDecision cuts what a decision says: a delivery can have a thousand of them.
+	maxDecision = 300
+)
 
 // candidate is a build that an event may lead to.
 type candidate struct {
@@ -68,14 +75,14 @@ func (d *Dispatch) decide(ctx context.Context, record store.Delivery) ([]ci.Deci
 	}
 	base := candidate{app: app, tie: tie, client: client, delivery: record.ID}
 	if event.Kind == ci.EventPullRequest {
-		return d.offline(d.pullRequest(ctx, base, *event.PullRequest))(pullRequestRef(*event.PullRequest))
+		return told(pullRequestRef(*event.PullRequest))(d.pullRequest(ctx, base, *event.PullRequest))
 	}
 	if len(event.Changes) == 0 {
 		return whole(ci.Skipped, "the push has no changes"), nil
 	}
 	var out []ci.Decision
 	for _, change := range event.Changes {
-		decisions, err := d.offline(d.push(ctx, base, change))(string(change.Kind) + " " + change.Name)
+		decisions, err := told(string(change.Kind) + " " + change.Name)(d.push(ctx, base, change))
 		if err != nil {
 			return nil, err
 		}
@@ -84,15 +91,20 @@ func (d *Dispatch) decide(ctx context.Context, record store.Delivery) ([]ci.Deci
 	return out, nil
 }
 
-// offline turns a revoked grant into a decision: no retry mends it, and a replay
-// after somebody has authorised again builds what is missing.
-func (d *Dispatch) offline(decisions []ci.Decision, err error) func(ref string) ([]ci.Decision, error) {
-	return func(ref string) ([]ci.Decision, error) {
-		if fault.Is(err, fault.Revoked) {
-			reason, _ := fault.Public(err)
-			return []ci.Decision{{Ref: ref, Verdict: ci.Offline, Reason: reason}}, nil
+// told turns an error that no retry mends into a decision about ref, so that one
+// change does not take those beside it along. After a lost grant, a replay builds what is
+// missing once somebody has authorised again.
+func told(ref string) func([]ci.Decision, error) ([]ci.Decision, error) {
+	return func(decisions []ci.Decision, err error) ([]ci.Decision, error) {
+		if err == nil || queue.Keeps(err) {
+			return decisions, err
 		}
-		return decisions, err
+		verdict := ci.Skipped
+		if kind := fault.KindOf(err); kind == fault.Revoked || kind == fault.Forbidden {
+			verdict = ci.Offline
+		}
+		reason, _ := fault.Public(err)
+		return []ci.Decision{{Ref: ref, Verdict: verdict, Reason: reason}}, nil
 	}
 }
 
@@ -131,7 +143,7 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 // leave finds the open pull requests of a pushed branch whose trigger takes them,
 // and decides those: the push belongs to them. Building them here already, under their
 // own key, makes the pull request's event a repeat, and its loss harmless.
-func (d *Dispatch) leave(ctx context.Context, c candidate, file *pipeline.File) ([]ci.Decision, error) {
+func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned) ([]ci.Decision, error) {
 	open, err := c.client.OpenPullRequests(ctx, c.tie.UUID, c.branch)
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: looking for pull requests of %s: %w", c.branch, err)
@@ -200,9 +212,16 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 	return d.match(ctx, c, file, pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch})
 }
 
+// planned is a pipeline file with its plan.
+type planned struct {
+	*pipeline.File
+	path string
+	plan pipeline.Plan
+}
+
 // file reads the pipeline file at the candidate's commit. Without one, or with a
 // broken one, it answers the decisions instead.
-func (d *Dispatch) file(ctx context.Context, c candidate) (*pipeline.File, []ci.Decision, error) {
+func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decision, error) {
 	paths := pipeline.DefaultPaths()
 	for _, path := range paths {
 		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
@@ -218,20 +237,21 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*pipeline.File, []ci.
 			return nil, nil, fmt.Errorf("dispatch: reading %s: %w", path, err)
 		}
 		file, problems := pipeline.Parse(text)
+		var plan pipeline.Plan
 		if len(problems) == 0 {
-			_, problems = file.Plan(d.Platforms)
+			plan, problems = file.Plan(d.Platforms)
 		}
 		if len(problems) > 0 {
 			decisions, err := d.broken(ctx, c, problems.InFile(path))
 			return nil, decisions, err
 		}
-		return file, nil, nil
+		return &planned{file, path, plan}, nil, nil
 	}
 	return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(paths, " nor "), c.commit), nil
 }
 
 // match applies the file's triggers and makes the build.
-func (d *Dispatch) match(ctx context.Context, c candidate, file *pipeline.File, event pipeline.Event) ([]ci.Decision, error) {
+func (d *Dispatch) match(ctx context.Context, c candidate, file *planned, event pipeline.Event) ([]ci.Decision, error) {
 	verdict := file.Match(event)
 	if !verdict.Matched {
 		return c.skip("%s", verdict.Reason), nil
@@ -245,35 +265,49 @@ func (d *Dispatch) match(ctx context.Context, c candidate, file *pipeline.File, 
 			return c.skip("this installation does not keep builds apart and builds for one workspace only, which is another one"), nil
 		}
 	}
-	plan, problems := file.Plan(d.Platforms)
-	if len(problems) > 0 {
-		return d.broken(ctx, c, problems.Error())
-	}
 	b := d.build(c)
-	b.Name, b.TimeoutSeconds = plan.Name, plan.TimeoutSeconds
-	for _, step := range plan.Steps {
+	b.Name, b.TimeoutSeconds = file.plan.Name, file.plan.TimeoutSeconds
+	for _, step := range file.plan.Steps {
 		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending})
 	}
 	b.Reason = "waits for a runner"
 	b.DueAt = d.Now().Add(startLimit)
-	return d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(plan)}, ci.Built, verdict.Reason)
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict.Reason)
+	if fault.Is(err, fault.TooLarge) {
+		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")
+	}
+	return decisions, err
 }
 
 // broken makes a build in state ERROR: whoever pushed a broken file sees it on the
-// commit.
+// commit. The build's log has all the problems, its reason the first of them, the
+// decision one.
 func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]ci.Decision, error) {
 	b := d.build(c)
 	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
 	b.Reason = cut(problems, maxReason)
+	first, _, _ := strings.Cut(problems, "\n")
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, cut(first, maxDecision))
+	if err != nil || decisions[0].Verdict != ci.Broken {
+		return decisions, err
+	}
+	// An earlier run may have made the build and died before it wrote this.
+	id := decisions[0].Build
+	written, err := d.BuildLog.Read(ctx, id, "", 1)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: reading the log of a broken file: %w", err)
+	}
+	if len(written.Lines) > 0 {
+		return decisions, nil
+	}
 	lines := []buildlog.Line{}
 	for text := range strings.Lines(problems) {
 		lines = append(lines, buildlog.Line{Time: b.CreatedAt, Text: strings.TrimSuffix(text, "\n")})
 	}
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, b.Reason)
-	if err == nil && decisions[0].Build == b.ID {
-		err = d.BuildLog.Append(ctx, b.ID, lines...)
+	if err := d.BuildLog.Append(ctx, id, lines...); err != nil {
+		return nil, fmt.Errorf("dispatch: logging what is wrong with a file: %w", err)
 	}
-	return decisions, err
+	return decisions, nil
 }
 
 func (d *Dispatch) build(c candidate) store.Build {
@@ -283,7 +317,7 @@ func (d *Dispatch) build(c candidate) store.Build {
 			Branch: c.branch, Commit: c.commit, PullRequest: c.pr.ID, Target: c.pr.TargetBranch,
 			Message: c.message, Author: c.author,
 			Repository: c.tie.UUID, FullName: c.tie.FullName, Connection: c.tie.Connection, Delivery: c.delivery,
-			StatusKey: StatusKey(c.app.ID), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
+			StatusKey: StatusKey(c.app.ID, c.branch), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
 		},
 		Runner: d.RunnerName, Refname: c.branch,
 	}
@@ -293,9 +327,15 @@ func (d *Dispatch) build(c candidate) store.Build {
 	return b
 }
 
-// StatusKey is the key of an app's commit statuses: one per app, so that the newest
-// build of a commit replaces what an older one said. Bitbucket takes 40 characters.
-func StatusKey(app string) string { return "runnerhub-" + app }
+// StatusKey is the key of an app's commit statuses for a branch (empty for a tag),
+// so that the newest build of a commit on a branch replaces what an older one
+// said. The branch is part of it because a status is tied to the branch it was first
+// posted for and shows on that one's pull requests alone: a commit that two branches
+// share has a status for each. Bitbucket takes 40 characters.
+func StatusKey(app, branch string) string {
+	sum := sha256.Sum256([]byte(app + "\n" + branch))
+	return "runnerhub-" + hex.EncodeToString(sum[:15])
+}
 
 // create stores the build, or finds the one its change already has.
 func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, verdict ci.Verdict, reason string) ([]ci.Decision, error) {

@@ -58,8 +58,10 @@ type Dispatch struct{ Deps }
 const (
 	// startLimit is after how long an admitted build that no runner took is looked at.
 	startLimit = 2 * time.Minute
-	// WaitLimit is how long a build waits for a runner.
+	// WaitLimit is how long a build waits for a runner, in the line or admitted.
 	WaitLimit = 24 * time.Hour
+	// fullPause is how long a runner without capacity is left alone.
+	fullPause = 10 * time.Second
 	// maxAttempts is how often a build is given to the runner before it is given up.
 	maxAttempts = 5
 	// undecided is after how long a delivery that could not be decided is looked at.
@@ -93,7 +95,7 @@ func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 	case msg.Admit != "":
 		return d.Admit(ctx)
 	case msg.Start != "":
-		return d.restart(ctx, msg.Start)
+		return d.restart(ctx, msg.Start, msg.Attempt)
 	}
 	return fault.New(fault.Internal, "message %s asks for nothing", m.ID)
 }
@@ -135,12 +137,8 @@ func (d *Dispatch) again(ctx context.Context, id string) error {
 }
 
 func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery) error {
-	decisions, err := d.decide(ctx, record)
+	decisions, err := told("the whole delivery")(d.decide(ctx, record))
 	if err != nil {
-		if !queue.Keeps(err) {
-			reason, _ := fault.Public(err)
-			return d.decided(ctx, record, []ci.Decision{{Ref: "the whole delivery", Verdict: ci.Skipped, Reason: reason}})
-		}
 		return errors.Join(err, d.undecided(ctx, record, err))
 	}
 	return d.decided(ctx, record, decisions)

@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,10 +56,11 @@ type Ingest struct {
 	secrets map[string]opened
 }
 
-// opened is a hook's secret as of one version of its row.
+// opened is a hook's secret and what it was opened from: a version alone would be
+// the same again after the row was made anew.
 type opened struct {
-	version int64
-	secret  secret.Text
+	sealed []byte
+	secret secret.Text
 }
 
 // Request is one webhook request.
@@ -134,12 +136,12 @@ func deliveryID(hook, request string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// open answers the secret of a hook, opened once for each version of its row.
+// open answers the secret of a hook, opened once for each sealing of it.
 func (i *Ingest) open(ctx context.Context, hook store.Hook) (secret.Text, error) {
 	i.mu.Lock()
 	known, ok := i.secrets[hook.ID]
 	i.mu.Unlock()
-	if ok && known.version == hook.Version {
+	if ok && bytes.Equal(known.sealed, hook.Sealed) {
 		return known.secret, nil
 	}
 	plain, err := i.Vault.Open(ctx, vault.Binding{Owner: hook.ID, Purpose: SecretPurpose}, hook.Sealed)
@@ -152,7 +154,7 @@ func (i *Ingest) open(ctx context.Context, hook store.Hook) (secret.Text, error)
 	if len(i.secrets) >= maxSecrets {
 		clear(i.secrets)
 	}
-	i.secrets[hook.ID] = opened{hook.Version, key}
+	i.secrets[hook.ID] = opened{hook.Sealed, key}
 	i.mu.Unlock()
 	return key, nil
 }

@@ -17,12 +17,16 @@ import (
 	"runnerhub/shared/store"
 )
 
-// Dispatch is a message of the queue "deliveries". One field is set.
+// Dispatch is a message of the queue "deliveries". One field is set, or
+// Start and Attempt.
 type Dispatch struct {
 	Delivery *Delivery `json:"delivery,omitempty"`
 	Again    string    `json:"again,omitempty"` // id of a recorded delivery: decide what is undecided
 	Admit    string    `json:"admit,omitempty"` // name of a runner with room for the next build
 	Start    string    `json:"start,omitempty"` // id of an admitted build that has not started
+	// Attempt goes with Start: the attempt that did not get going. Once the build has
+	// another one the message says nothing new.
+	Attempt string `json:"attempt,omitempty"`
 }
 
 // Delivery is a verified webhook request as it came.

@@ -3,12 +3,14 @@ package report
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
 	"runnerhub/shared/store"
 )
 
@@ -25,6 +27,8 @@ const (
 	lag = 4
 	// patience is the longest pause between posts while Bitbucket is down.
 	patience = 5 * time.Minute
+	// unheard is how long after its time a message is taken for lost.
+	unheard = time.Minute
 )
 
 // post brings what Bitbucket shows in line with what a status has to say. One
@@ -32,7 +36,7 @@ const (
 func (r *Report) post(ctx context.Context, ref store.StatusRef) error {
 	holder := r.NewID()
 	for {
-		st, mine, err := r.lease(ctx, ref, holder)
+		st, wait, err := r.lease(ctx, ref, holder)
 		if fault.Is(err, fault.NotFound) {
 			return nil
 		}
@@ -42,10 +46,10 @@ func (r *Report) post(ctx context.Context, ref store.StatusRef) error {
 		if st.Settled() {
 			return nil
 		}
-		if !mine {
-			// Whoever posts now reads the status again afterwards. If it died, this
-			// message finds out later.
-			return message.Send(ctx, r.Reports, message.Report{Status: &ref}, max(time.Second, st.LeaseUntil.Sub(r.Now())))
+		if wait > 0 {
+			// Whoever posts now reads the status again afterwards. If it died, or if
+			// Bitbucket asked for a pause, this message comes back when there is a point.
+			return message.Send(ctx, r.Reports, message.Report{Status: &ref}, min(max(wait, time.Second), queue.MaxDelay))
 		}
 		done, err := r.bring(ctx, st)
 		if err != nil || done {
@@ -54,25 +58,30 @@ func (r *Report) post(ctx context.Context, ref store.StatusRef) error {
 	}
 }
 
-// lease takes the lease on a status that has something to post.
-func (r *Report) lease(ctx context.Context, ref store.StatusRef, holder string) (st store.Status, mine bool, err error) {
+// lease takes the lease on a status that has something to post, or takes it anew for
+// the next post, or answers how long to wait for it.
+func (r *Report) lease(ctx context.Context, ref store.StatusRef, holder string) (st store.Status, wait time.Duration, err error) {
 	st, _, err = r.Store.ChangeStatus(ctx, ref, func(st *store.Status) bool {
-		mine = st.Holder == holder
-		if mine || st.Settled() {
+		now := r.Now()
+		wait = 0
+		switch {
+		case st.Settled():
 			return false
-		}
-		if st.Holder != "" {
-			if r.Now().Before(st.LeaseUntil) {
-				return false
-			}
+		case st.Holder == holder:
+		case st.Holder != "" && now.Before(st.LeaseUntil):
+			wait = st.LeaseUntil.Sub(now)
+			return false
+		case now.Before(st.NotBefore):
+			wait = st.NotBefore.Sub(now)
+			return false
+		case st.Holder != "":
 			// Its poster died, perhaps with a post under way.
-			st.Doubtful, st.DoubtfulAt = true, r.Now()
+			st.Doubtful, st.DoubtfulAt = true, now
 		}
-		mine = true
-		st.Holder, st.LeaseUntil = holder, r.Now().Add(postLease)
+		st.Holder, st.LeaseUntil = holder, now.Add(postLease)
 		return true
 	})
-	return st, mine, err
+	return st, wait, err
 }
 
 // bring makes one step: a post, or reading back one whose answer never came. Done
@@ -97,7 +106,8 @@ func (r *Report) bring(ctx context.Context, st store.Status) (done bool, err err
 		case err == nil && shown.State == st.State && shown.URL == r.BuildURL(st.Build):
 			return r.confirmed(ctx, st)
 		case err == nil || fault.Is(err, fault.NotFound):
-			return false, r.edit(ctx, st, func(st *store.Status) { st.Posted = 0 })
+			// Posted again, but not for ever: somebody else may be writing there.
+			return r.failed(ctx, st, fault.New(fault.NotFound, "Bitbucket does not show what was posted"))
 		default:
 			return r.failed(ctx, st, err)
 		}
@@ -112,7 +122,7 @@ func (r *Report) bring(ctx context.Context, st store.Status) (done bool, err err
 	settled := false
 	err = r.edit(ctx, st, func(now *store.Status) {
 		now.Posted, now.PostedAt = st.Revision, r.Now().UTC()
-		now.Problem, now.Tries = "", 0
+		now.Problem, now.Tries, now.NotBefore = "", 0, time.Time{}
 		settled = now.Settled()
 		if settled {
 			now.Holder, now.LeaseUntil = "", time.Time{}
@@ -129,9 +139,9 @@ func (r *Report) confirmed(ctx context.Context, st store.Status) (bool, error) {
 	err := r.edit(ctx, st, func(now *store.Status) {
 		now.Holder, now.LeaseUntil = "", time.Time{}
 		if wait <= 0 {
-			now.Doubtful, now.DoubtfulAt = false, time.Time{}
+			now.Doubtful, now.DoubtfulAt, now.Missing = false, time.Time{}, 0
 		} else {
-			now.DueAt = r.Now().Add(wait + time.Minute)
+			now.DueAt = r.Now().Add(wait + unheard)
 		}
 	})
 	if err != nil || wait <= 0 {
@@ -147,37 +157,43 @@ func (r *Report) failed(ctx context.Context, st store.Status, cause error) (bool
 	if reason == "" {
 		reason = "an internal error"
 	}
-	unanswered := fault.Is(cause, fault.Unknown)
+	kind := fault.KindOf(cause)
 	ends := false
-	switch fault.KindOf(cause) {
+	switch kind {
 	case fault.NotFound:
-		ends = st.Tries+1 >= lag
+		ends = st.Missing+1 >= lag
 	case fault.Forbidden, fault.Gone, fault.Invalid, fault.Revoked:
 		ends = true
 	}
 	pause := max(fault.RetryAfter(cause), min(time.Second<<min(st.Tries, 10), patience))
+	if kind == fault.Unknown && st.Tries == 0 {
+		pause = 0
+	}
+	at := r.Now()
 	err := r.edit(ctx, st, func(now *store.Status) {
 		now.Holder, now.LeaseUntil = "", time.Time{}
 		now.Tries++
 		now.Problem = reason
-		if unanswered {
-			now.Doubtful, now.DoubtfulAt = true, r.Now()
+		switch kind {
+		case fault.Unknown:
+			now.Doubtful, now.DoubtfulAt = true, at
+		case fault.NotFound:
+			now.Missing++
+			now.Posted = 0
 		}
 		if ends && now.Revision == st.Revision {
 			now.Ended = reason
 			return
 		}
-		now.DueAt = r.Now().Add(pause + time.Minute)
+		now.NotBefore = at.Add(pause)
+		now.DueAt = now.NotBefore.Add(unheard)
 	})
 	r.Log.Warn("a status could not be posted", "build", st.Build, "commit", st.Commit, "state", st.State, "try", st.Tries+1, "ended", ends, "error", cause)
 	if err != nil {
 		return true, err
 	}
-	if unanswered {
-		pause = 0
-	}
 	ref := st.Ref()
-	return true, message.Send(ctx, r.Reports, message.Report{Status: &ref}, min(pause, 15*time.Minute))
+	return true, message.Send(ctx, r.Reports, message.Report{Status: &ref}, min(pause, queue.MaxDelay))
 }
 
 // edit changes a status that this poster holds. What came in between, from a newer
@@ -222,7 +238,8 @@ func description(b store.Build) string {
 	case ci.TimedOut:
 		return fmt.Sprintf("Build #%d ran into its timeout", b.Number)
 	case ci.Errored:
-		return fmt.Sprintf("Build #%d could not run: %s", b.Number, b.Reason)
+		first, _, _ := strings.Cut(b.Reason, "\n")
+		return fmt.Sprintf("Build #%d could not run: %s", b.Number, first)
 	default:
 		return fmt.Sprintf("Build #%d is queued or running", b.Number)
 	}

@@ -115,10 +115,33 @@ func (r *Report) Claim(ctx context.Context, c runner.ClaimRequest) (runner.Claim
 		return runner.Claim{}, fmt.Errorf("report: %w", err)
 	}
 	claim.Clone, err = r.clone(ctx, b)
+	if err != nil && !queue.Keeps(err) {
+		return runner.Claim{}, r.unreadable(ctx, b, err)
+	}
 	if err != nil {
 		return runner.Claim{}, fmt.Errorf("report: preparing the checkout: %w", err)
 	}
 	return claim, nil
+}
+
+// unreadable ends a build whose repository cannot be read any more, and sends its
+// agent home.
+func (r *Report) unreadable(ctx context.Context, claimed store.Build, cause error) error {
+	reason, _ := fault.Public(cause)
+	b, _, err := r.Store.ChangeBuild(ctx, claimed.ID, func(b *store.Build) (bool, error) {
+		if b.State.Final() || b.Nonce != claimed.Nonce {
+			return false, nil
+		}
+		b.State, b.Reason = ci.Errored, "the repository cannot be read: "+reason
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("report: ending a build without a repository: %w", err)
+	}
+	if b.State.Final() {
+		err = r.ended(ctx, b)
+	}
+	return errors.Join(fault.Wrap(fault.Conflict, cause, "the attempt is over: the repository cannot be read"), err)
 }
 
 // ticket finds the build of a ticket. A used-up ticket is not told from one that
@@ -295,7 +318,7 @@ func (r *Report) runner(ctx context.Context, e runner.Event) error {
 	switch {
 	case again:
 		r.Log.Warn("an attempt ended before it began", "build", b.ID, "attempt", e.Attempt, "phase", e.State.Phase, "detail", e.State.Detail)
-		return message.Send(ctx, r.Deliveries, message.Dispatch{Start: b.ID}, time.Second)
+		return message.Send(ctx, r.Deliveries, message.Dispatch{Start: b.ID, Attempt: e.Attempt}, time.Second)
 	case b.State.Final():
 		return r.ended(ctx, b)
 	}

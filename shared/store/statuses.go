@@ -34,7 +34,10 @@ type Status struct {
 	DoubtfulAt time.Time `json:"doubtful_at,omitzero"`
 	Ended      string    `json:"ended,omitempty"`   // why no more posts are made for this revision, in words
 	Problem    string    `json:"problem,omitempty"` // why the last post failed, in words
-	Tries      int       `json:"tries,omitempty"`
+	Tries      int       `json:"tries,omitempty"`   // that failed, since the last one that did not
+	Missing    int       `json:"missing,omitempty"` // how often the commit, or what was posted, was not there
+	// NotBefore is when Bitbucket may be asked again after a failure.
+	NotBefore time.Time `json:"not_before,omitzero"`
 
 	Holder     string    `json:"holder,omitempty"` // who posts now
 	LeaseUntil time.Time `json:"lease_until,omitzero"`
@@ -106,7 +109,7 @@ func (s *Store) wantStatus(ctx context.Context, c *change, b Build) error {
 	}
 	st.Build, st.Number, st.App, st.State = b.ID, b.Number, b.App, b.State.Status()
 	st.Revision++
-	st.Ended, st.Problem, st.Tries = "", "", 0
+	st.Ended, st.Problem, st.Tries, st.Missing = "", "", 0, 0
 	st.DueAt = s.now().Add(unposted)
 	c.put(statusKey(st.Ref()), st, unlessVersion(version))
 	c.due(DueStatus, st.Ref().String(), was, st.DueAt)

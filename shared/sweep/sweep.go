@@ -40,6 +40,9 @@ const (
 	batch = 100
 	// again is after how long something is looked at once more.
 	again = 5 * time.Minute
+	// overdue is how long past its timeout a build is stopped that its agent should
+	// have ended, and then its runner.
+	overdue = 10 * time.Minute
 )
 
 // New makes a Sweep.
@@ -95,6 +98,13 @@ func (s *Sweep) status(ctx context.Context, entry store.Due) error {
 	if err != nil {
 		return s.Store.DropDue(ctx, entry)
 	}
+	st, err := s.Store.Status(ctx, ref)
+	if fault.Is(err, fault.NotFound) || err == nil && !st.DueAt.Equal(entry.At) {
+		return s.Store.DropDue(ctx, entry)
+	}
+	if err != nil {
+		return err
+	}
 	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
 }
 
@@ -124,25 +134,36 @@ func (s *Sweep) build(ctx context.Context, entry store.Due) error {
 	case b.Nonce == "" && b.Reference == "":
 		// Admitted, and whoever was to start it died, or is still at it.
 		s.Log.Info("starting a build again", "build", b.ID, "attempt", b.Attempt)
-		return message.Send(ctx, s.Deliveries, message.Dispatch{Start: b.ID}, 0)
+		return message.Send(ctx, s.Deliveries, message.Dispatch{Start: b.ID, Attempt: b.Attempt}, 0)
+	case b.Reference == "":
+		if s.Now().Before(b.DueAt) {
+			return nil // its agent is at work, and ends it
+		}
+		return s.unheard(ctx, b, runner.State{Phase: runner.Lost, Detail: "the runner's reference to it was never learned"})
 	}
-	state := runner.State{Phase: runner.Lost, Detail: "it ran past its limit, and the runner's reference to it was never learned"}
-	if b.Reference != "" {
-		state, err = s.Runner.State(ctx, b.Reference)
-		if err != nil {
+	state, err := s.Runner.State(ctx, b.Reference)
+	if err != nil {
+		return err
+	}
+	if state.Phase == runner.Ended || state.Phase == runner.Lost {
+		return s.unheard(ctx, b, state)
+	}
+	limit := b.StartedAt.Add(time.Duration(b.TimeoutSeconds)*time.Second + overdue)
+	if b.Nonce != "" && !s.Now().Before(limit) {
+		if err := s.Runner.Stop(ctx, b.Reference); err != nil {
 			return err
 		}
-	} else if s.Now().Before(b.DueAt) {
-		return nil // its agent claimed it before its start was recorded, and is at work
-	}
-	switch state.Phase {
-	case runner.Ended, runner.Lost:
-		s.Log.Info("a build ended unheard", "build", b.ID, "attempt", b.Attempt, "phase", state.Phase)
-		return message.Send(ctx, s.Reports, message.Report{Runner: &runner.Event{
-			Build: b.ID, Attempt: b.Attempt, Ref: b.Reference, State: state, At: s.Now(),
-		}}, 0)
+		return s.unheard(ctx, b, runner.State{Phase: runner.Ended, Result: runner.TimedOut, Detail: "it was stopped"})
 	}
 	return s.postpone(ctx, b)
+}
+
+// unheard says what the runner would have said of a build.
+func (s *Sweep) unheard(ctx context.Context, b store.Build, state runner.State) error {
+	s.Log.Info("a build ended unheard", "build", b.ID, "attempt", b.Attempt, "phase", state.Phase)
+	return message.Send(ctx, s.Reports, message.Report{Runner: &runner.Event{
+		Build: b.ID, Attempt: b.Attempt, Ref: b.Reference, State: state, At: s.Now(),
+	}}, 0)
 }
 
 // waiting ends a build that waited too long, and looks at the others again later.
@@ -164,7 +185,11 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
 }
 
+// postpone looks at a build that is due once more later.
 func (s *Sweep) postpone(ctx context.Context, b store.Build) error {
+	if s.Now().Before(b.DueAt) {
+		return nil
+	}
 	attempt := b.Attempt
 	_, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
 		if b.State.Final() || b.Attempt != attempt {
