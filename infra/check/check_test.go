@@ -207,14 +207,14 @@ const (
 		},
 		"addresses": {
 			noForeignAddresses,
-			map[string]string{"a.md": "see /home/" + "anna/x\nhttps://pypi" + ".org/simple\n/homepage", "web/x.json": "registry.np" + "mjs.org"},
-			[]string{"a.md:1: ", "a.md:2: ", "web/x.json:1: "},
+			map[string]string{"a.md": "see /home/" + "anna/x\nhttps://pypi" + ".org/simple\n/homepage\nin /opt/checkout/bin", "web/x.json": "registry.np" + "mjs.org"},
+			[]string{"a.md:1: ", "a.md:2: ", "a.md:4: ", "web/x.json:1: "},
 		},
 		"links": {
 			linksLeadSomewhere,
 			map[string]string{
 				"docs/a.md": "# A title, with `code`\n[b](b.md) [c](c.md)\n[top](#a-title-with-code) [x](#x) [out](https://example.com/y)\n[b two](b.md#two) [b three](b.md#three) [up](../shared) `[no](no.md)`",
-				"docs/b.md": "## Two\n```\n[no](no.md)\n```\n", "shared/a.txt": "",
+				"docs/b.md": "## Two\n```\n[no](no.md)\n```\n\n    [no](no.md)\n", "shared/a.txt": "",
 			},
 			[]string{"docs/a.md:2: ", "docs/a.md:3: ", "docs/a.md:4: "},
 		},
@@ -245,7 +245,7 @@ const (
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tr, err := newTree(test.texts)
+			tr, err := newTree("/opt/checkout", test.texts)
 			if err != nil {
 				t.Fatal(err)
 			}

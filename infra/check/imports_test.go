@@ -56,8 +56,7 @@ func rank(dir string) (row int, ok bool) {
 		return named(drivers), true
 	// A suite may stand below any package whose guarantees it tests.
 	case len(parts) == 3 && parts[0] == "shared" && suite(dir):
-		row, ok = rank(path.Dir(dir))
-		return row + 1, ok
+		return rank(path.Dir(dir))
 	}
 	return 0, false
 }

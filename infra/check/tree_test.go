@@ -72,8 +72,8 @@ func (t *tree) packages() map[string][]*source {
 }
 
 // newTree parses a tree given as texts by path.
-func newTree(texts map[string]string) (*tree, error) {
-	t := &tree{texts: texts, files: map[string]bool{}, set: token.NewFileSet()}
+func newTree(root string, texts map[string]string) (*tree, error) {
+	t := &tree{root: root, texts: texts, files: map[string]bool{}, set: token.NewFileSet()}
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		t.files[name] = true
 		if path.Ext(name) != ".go" {
@@ -131,12 +131,13 @@ func readTree(t *testing.T) *tree {
 	if _, ok := texts["go.mod"]; !ok {
 		t.Fatalf("%s has no go.mod: this package has moved", root)
 	}
-	tr, err := newTree(texts)
+	known := ""
+	if strings.Count(root, string(filepath.Separator)) > 1 {
+		known = root
+	}
+	tr, err := newTree(known, texts)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if strings.Count(root, string(filepath.Separator)) > 1 {
-		tr.root = root
 	}
 	for _, name := range others {
 		tr.files[name] = true
