@@ -40,10 +40,14 @@ func main(mode string) int {
 	}
 	limits := agent.DefaultLimits()
 	limits.Pause, limits.Every, limits.Grace = 10*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond
-	if mode == "agent-impatient" {
-		limits.LogBytes, limits.ClaimFor, limits.ReportFor = 10_000, 200*time.Millisecond, 200*time.Millisecond
-	}
-	if mode == "agent-open" {
+	switch mode {
+	case "agent-terse":
+		limits.LogBytes = 10_000
+	case "agent-impatient":
+		limits.ClaimFor = 200 * time.Millisecond
+	case "agent-hasty":
+		limits.ReportFor = 200 * time.Millisecond
+	case "agent-open":
 		go reopen()
 	}
 	return agent.Run(ctx, agent.Deps{
@@ -314,7 +318,7 @@ func TestLogLimit(t *testing.T) {
 	t.Parallel()
 	server := runnertest.NewServer(t)
 	server.Offer("x", nil, runner.Step{Name: "s", Run: "yes | head -n 100000"}, runner.Step{Name: "last", Run: "exit 7"})
-	b := run(t, "agent-impatient", server.URL, runnertest.TicketOf("x"))
+	b := run(t, "agent-terse", server.URL, runnertest.TicketOf("x"))
 	b.ends(runner.ExitFailed)
 	if got := b.text(); len(got) > 11_000 || strings.Count(got, "The log is full") != 1 || !strings.Contains(got, `step "last" ended with exit code 7`) {
 		t.Errorf("%d bytes:\n%.300s", len(got), got)
@@ -343,7 +347,7 @@ func TestReports(t *testing.T) {
 	}
 
 	server.Offer("gone", nil, runner.Step{Name: "s", Run: "until [ -e ../go ]; do sleep 0.02; done"})
-	b = run(t, "agent-impatient", server.URL, runnertest.TicketOf("gone"))
+	b = run(t, "agent-hasty", server.URL, runnertest.TicketOf("gone"))
 	server.Await(t, "gone", "a running step", func(r runner.Report) bool {
 		return len(r.Steps) > 0 && r.Steps[0].State == runner.StepRunning
 	})
