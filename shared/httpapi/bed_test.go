@@ -193,15 +193,19 @@ func ticketError(ticket string) error {
 	}
 }
 
-// switchedVault is a vault that can be switched off.
+// switchedVault is a vault that can be switched off, or wait before it seals.
 type switchedVault struct {
 	vault.Vault
-	off atomic.Bool
+	off    atomic.Bool
+	before atomic.Pointer[func(context.Context)]
 }
 
 func (v *switchedVault) Sealer(ctx context.Context, b vault.Binding) (vault.Sealer, error) {
 	if v.off.Load() {
 		return nil, fault.New(fault.Unavailable, "no keys today")
+	}
+	if before := v.before.Load(); before != nil {
+		(*before)(ctx)
 	}
 	return v.Vault.Sealer(ctx, b)
 }

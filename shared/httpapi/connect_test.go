@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -132,6 +133,12 @@ func TestConnectStates(t *testing.T) {
 		b.joins(br.id(), workspace, ci.Editor)
 		br.get(back).want(403).says("MEMBER")
 		b.joins(br.id(), workspace, ci.Owner)
+		none(t)
+	})
+	t.Run("for something else", func(t *testing.T) {
+		u, err := url.Parse(begin())
+		b.ok(err)
+		br.post("/auth/confirm", url.Values{"ticket": {u.Query().Get("state")}, "answer": {"yes"}}).want(400).says("something else")
 		none(t)
 	})
 	t.Run("expired", func(t *testing.T) {
@@ -399,60 +406,67 @@ func TestOneHookAfterALostAnswer(t *testing.T) {
 	b.signed(app)
 }
 
-// Two that find no hook, and create one each, leave one, signing with the secret that
-// is kept.
+// meeting answers a function whose callers wait until there are n of them.
+func meeting(n int) func(context.Context) {
+	var mu sync.Mutex
+	here, all := 0, make(chan struct{})
+	return func(ctx context.Context) {
+		mu.Lock()
+		if here++; here == n {
+			close(all)
+		}
+		mu.Unlock()
+		select {
+		case <-all:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Two that find neither hook nor secret, and make one each, leave one hook, signing with the
+// secret that is kept. Which of the two that is differs from round to round.
 func TestOneHookAfterTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, options{})
 	br, connection, app := b.app()
 	shop := br.repositoryNamed(connection, "shop")
-	const both = 2
-	var mu sync.Mutex
-	listed, all := 0, make(chan struct{})
-	b.forge.set(func(r *http.Request) {
-		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/hooks") {
-			return
+	workspace := br.get("/api/apps/" + app).text("workspace")
+	const rounds, both = 8, 2
+	for range rounds {
+		app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+		sealing, creating := meeting(both), meeting(both)
+		b.hooks.before.Store(&sealing)
+		b.forge.set(func(r *http.Request) {
+			if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/hooks") {
+				creating(r.Context()) // each has read a list without the hook
+			}
+		}, nil)
+		statuses := make(chan int, both)
+		for range both {
+			go func() { statuses <- br.clone().put("/api/apps/"+app+"/repository", tie(connection, shop)).status }()
 		}
-		mu.Lock()
-		if listed++; listed == both {
-			close(all)
-		}
-		mu.Unlock()
-		select {
-		case <-all: // each has read an empty list
-		case <-r.Context().Done():
-		}
-	}, nil)
-	statuses := make(chan int, both)
-	for range both {
-		go func() { statuses <- br.clone().put("/api/apps/"+app+"/repository", tie(connection, shop)).status }()
-	}
-	for range both {
-		if got := <-statuses; got != 200 && got != 201 {
-			t.Errorf("one gets %d", got)
+		for range both {
+			if got := <-statuses; got != 200 && got != 201 {
+				t.Errorf("one gets %d", got)
+			}
 		}
 	}
 	b.forge.set(nil, nil)
-	if got := b.hooksOf("shop"); len(got) != 1 {
+	if got := b.hooksOf("shop"); len(got) != rounds {
 		t.Fatalf("the hooks are %v", got)
 	}
-	b.signed(app)
-	b.delivers(app)
-}
 
-// delivers sees that what Bitbucket signs is accepted: the sandbox has the secret only
-// from us, and keeps to itself which one it has.
-func (b *bed) delivers(app string) {
-	b.t.Helper()
-	answered := make(chan int, 10)
+	// Bitbucket has the secrets only from us, and signs with what it has.
+	answered := make(chan int, rounds)
 	b.watch.Store(&answered)
-	defer b.watch.Store(nil)
-	_, err := b.sandbox.AddCommit(b.t.Context(), sandbox.NewCommit{
-		Repository: "acme/shop", Branch: "topic", User: "alice", Files: map[string][]byte{"a.txt": []byte(app)},
+	_, err := b.sandbox.AddCommit(t.Context(), sandbox.NewCommit{
+		Repository: "acme/shop", Branch: "topic", User: "alice", Files: map[string][]byte{"a.txt": []byte("a")},
 	})
 	b.ok(err)
-	if got := <-answered; got != 200 {
-		b.t.Errorf("a delivery for app %s got %d", app, got)
+	for range rounds {
+		if got := <-answered; got != 200 {
+			t.Errorf("a delivery got %d", got)
+		}
 	}
 }
 
