@@ -339,6 +339,21 @@ func TestPutRepository(t *testing.T) {
 		}
 		b.signed(app)
 	})
+	t.Run("and back", func(t *testing.T) {
+		br.put(path, tie(connection, shop)).want(200)
+		b.signed(app)
+		br.put(path, tie(connection, docs)).want(200)
+	})
+	t.Run("a secret that does not open", func(t *testing.T) {
+		repo, err := b.store.Repository(t.Context(), app)
+		b.ok(err)
+		hook, err := b.store.Hook(t.Context(), repo.Hook)
+		b.ok(err)
+		hook.Sealed = []byte("sealed with a key that is lost")
+		b.ok(b.store.PutHook(t.Context(), hook))
+		br.put(path, tie(connection, docs)).want(200)
+		b.signed(app)
+	})
 	t.Run("refusals", func(t *testing.T) {
 		elsewhere := br.connects(br.makes("/api/workspaces", "Elsewhere"), "alice")
 		for field, body := range map[string]map[string]string{
@@ -467,6 +482,42 @@ func TestOneHookAfterTwoAtOnce(t *testing.T) {
 		if got := <-answered; got != 200 {
 			t.Errorf("a delivery got %d", got)
 		}
+	}
+}
+
+func TestTroubleAtBitbucket(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br, connection, app := b.app()
+	shop := br.repositoryNamed(connection, "shop")
+	list := "/api/connections/" + connection + "/workspaces"
+	fault := func(name string) {
+		b.asAlice(http.MethodPut, "/_sandbox/faults", map[string]bool{name: true}).want(200)
+	}
+	fault("rate_limited")
+	for _, a := range []answer{br.get(list), br.put("/api/apps/"+app+"/repository", tie(connection, shop))} {
+		if a.want(429).header.Get("Retry-After") == "" {
+			t.Errorf("%s does not say when to come again", a.what)
+		}
+	}
+	fault("down")
+	br.get(list).want(503)
+	tab := b.browser()
+	tab.get(b.consents(tab.get("/auth/login").to(), "alice", "grant")).want(503).says("Reference")
+	tab.get("/api/me").want(401)
+
+	// Refused once, a grant is only perhaps revoked; after the third time it is.
+	fault("revoked")
+	if br.get(list).want(503).header.Get("Retry-After") == "" {
+		t.Error("a grant that is perhaps revoked may be tried again at once")
+	}
+	for range 2 {
+		b.clock.Add(int64(2 * time.Minute))
+		br.get(list)
+	}
+	br.get(list).want(409).says("authorised again")
+	if conn := br.get("/api/connections/" + connection).want(200); conn.text("state") != "RECONNECT" || conn.text("reason") == "" {
+		t.Errorf("the connection is %s", conn.body)
 	}
 }
 

@@ -4,11 +4,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"runnerhub/shared/catalog"
+	"runnerhub/shared/connect"
+	"runnerhub/shared/consent"
 	"runnerhub/shared/httpapi"
+	"runnerhub/shared/signin"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -29,6 +34,48 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := httpapi.New(good); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUseCasesRefuseWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	for name, made := range map[string]func() error{
+		"consent": func() error { _, err := consent.New(consent.Deps{Store: b.store, Now: b.now}); return err },
+		"signin":  func() error { _, err := signin.New(signin.Deps{Store: b.store, Now: b.now}); return err },
+		"connect": func() error { _, err := connect.New(connect.Deps{Store: b.store, Now: b.now}); return err },
+		"catalog": func() error { _, err := catalog.New(catalog.Deps{Store: b.store, Now: b.now}); return err },
+		"httpapi": func() error {
+			shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, Now: b.now, NewID: b.newID})
+			b.ok(err)
+			_, err = httpapi.New(httpapi.Deps{Catalog: shows, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: slog.New(slog.DiscardHandler)})
+			return err
+		},
+	} {
+		if made() == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// A process that takes webhooks serves nothing else, and needs nothing else.
+func TestServesWhatItHas(t *testing.T) {
+	t.Parallel()
+	a, err := httpapi.New(httpapi.Deps{
+		Report: agents{}, PublicURL: "https://ci.example.com", Now: time.Now, NewRef: func() string { return "r" }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"/runner/claim": 200, "/hooks/x": 404, "/api/workspaces": 404, "/auth/logout": 404, "/healthz": 405} {
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(`{"ticket":"good","nonce":"n"}`)))
+		if w.Code != want {
+			t.Errorf("%s answers %d, want %d", path, w.Code, want)
+		}
+	}
+	if got := a.Routes(); len(got) != 3 {
+		t.Errorf("the routes are %v", got)
 	}
 }
 

@@ -71,11 +71,14 @@ type errorView struct {
 // reader wanted to go; a sign-in that failed starts over.
 func (a *API) errorPage(c *call, p problem) page {
 	v := a.view(c, p.Title)
-	if strings.HasPrefix(c.URL.Path, "/auth/") {
-		v.SignIn = "/auth/login"
-	}
 	if p.Status == http.StatusUnauthorized {
-		v.Title, p.Detail = "Sign in", "This page is for members of its workspace."
+		v.Title = "Sign in"
+	}
+	switch {
+	case strings.HasPrefix(c.URL.Path, "/auth/"):
+		v.SignIn = "/auth/login"
+	case p.Status == http.StatusUnauthorized:
+		p.Detail = "This page is for members of its workspace."
 	}
 	return page{"error", errorView{v, p}}
 }
