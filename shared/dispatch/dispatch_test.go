@@ -114,7 +114,7 @@ func TestDecisions(t *testing.T) {
 			body["repository"] = map[string]any{"uuid": "{11111111-2222-3333-4444-555555555555}", "full_name": "acme/docs"}
 			return body
 		}, ci.Skipped, "repo:push", "the event is about acme/docs, the app builds acme/shop"},
-		"an unknown event": {onMain, "repo:fork", func(b *dispatchtest.Bench) any { return b.Push() }, ci.Skipped, "repo:fork", "start no builds"},
+		"an unknown event":   {onMain, "repo:fork", func(b *dispatchtest.Bench) any { return b.Push() }, ci.Skipped, "repo:fork", "start no builds"},
 		"an unreadable body": {onMain, "", func(*dispatchtest.Bench) any { return []int{1} }, ci.Skipped, "the whole body", "cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -417,6 +417,15 @@ type Transport struct {
 	mu     sync.Mutex
 	calls  []Call
 	before func(r *http.Request)
+	answer func(r *http.Request) int
+}
+
+// Answer has answer say the status of an answer in Bitbucket's place; 0 leaves the
+// call to Bitbucket.
+func (t *Transport) Answer(answer func(r *http.Request) int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.answer = answer
 }
 
 // Before calls see before each call. Nil ends that.
@@ -429,10 +438,18 @@ func (t *Transport) Before(see func(r *http.Request)) {
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.mu.Lock()
-	before := t.before
+	before, answer := t.before, t.answer
 	t.mu.Unlock()
 	if before != nil {
 		before(r)
+	}
+	if answer != nil {
+		if status := answer(r); status != 0 {
+			if r.Body != nil {
+				_ = r.Body.Close()
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		}
 	}
 	resp, err := t.next.RoundTrip(r)
 	call := Call{Method: r.Method, Path: r.URL.Path}
@@ -558,6 +575,9 @@ func (b *Bench) Claim(job runner.Job) *Agent {
 	b.Must(err)
 	return &Agent{b: b, job: job}
 }
+
+// AgentOf is the agent that claimed a job before.
+func (b *Bench) AgentOf(job runner.Job) *Agent { return &Agent{b: b, job: job} }
 
 // Says has the agent report a verdict ("" while it works).
 func (a *Agent) Says(result runner.Verdict) {
