@@ -156,7 +156,8 @@ func (c *courier) newClient(lax bool) *http.Client {
 	}
 }
 
-// resume goes on with what an earlier process left.
+// resume goes on with what an earlier process left. It comes before anything new is
+// sent, which would be sent twice.
 func (c *courier) resume() {
 	var left []*delivery
 	c.sandbox.store.read(func(d *data) {
@@ -186,7 +187,7 @@ func (c *courier) send(m *delivery) {
 	}
 	c.count++
 	c.running.Go(func() {
-		c.deliver(m.ID)
+		c.deliver(m.ID, m.Redelivered)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.count--; c.count == 0 && c.idle != nil {
@@ -231,8 +232,9 @@ func (s *Sandbox) Settle(ctx context.Context) error {
 	}
 }
 
-// deliver makes attempts until one is taken, refused for good, or was the last.
-func (c *courier) deliver(id string) {
+// deliver makes attempts until one is taken, refused for good, or was the last. A
+// delivery queued again meanwhile is somebody else's.
+func (c *courier) deliver(id string, redelivered int) {
 	s := c.sandbox
 	for {
 		var m *delivery
@@ -242,7 +244,7 @@ func (c *courier) deliver(id string) {
 				h = d.hookOf(m)
 			}
 		})
-		if m == nil || m.State != pending {
+		if m == nil || m.State != pending || m.Redelivered != redelivered {
 			return
 		}
 		next := *m

@@ -191,16 +191,12 @@ func (s *Sandbox) serveGit(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), gitTransferTime)
 	defer cancel()
 	r = r.WithContext(ctx)
-	body, err := spool(w, r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	defer body.Close()
+	r.Body = http.MaxBytesReader(w, r.Body, maxPushBody)
+	var err error
 	if service == "git-receive-pack" && r.Method == http.MethodPost {
-		err = s.receive(ctx, w, r, body, caller, repo, action)
+		err = s.receive(ctx, w, r, caller, repo, action)
 	} else {
-		err = s.git.backend(ctx, w, r, body, repo.ID, action, caller)
+		err = s.git.backend(ctx, w, r, repo.ID, action, caller)
 	}
 	if err != nil {
 		s.log.Warn("sandbox: git over http failed", "repository", repo.ID, "action", action, "error", err)
@@ -241,35 +237,10 @@ func (s *Sandbox) admitGit(r *http.Request, name string, needed role) (*user, *r
 	return c.user, repo, nil
 }
 
-// spool takes a body of unknown length to a file first: http-backend reads as much
-// as CONTENT_LENGTH says and refuses chunked bodies, which is how git sends pushes of
-// more than a megabyte.
-func spool(w http.ResponseWriter, r *http.Request) (io.ReadCloser, error) {
-	limited := http.MaxBytesReader(w, r.Body, maxPushBody)
-	if r.ContentLength >= 0 {
-		return limited, nil
-	}
-	file, err := os.CreateTemp("", "sandbox-push-*")
-	if err != nil {
-		return nil, fmt.Errorf("spool the body: %w", err)
-	}
-	// Without a name it is gone when closed, however the process ends.
-	err = os.Remove(file.Name())
-	if err == nil {
-		r.ContentLength, err = io.Copy(file, limited)
-	}
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("spool the body: %w", err), file.Close())
-	}
-	return file, nil
-}
-
 // backend runs git http-backend, which is a CGI program, and copies its answer. It
-// is not run by net/http/cgi because that cannot end a process at a deadline.
-func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Request, body io.Reader, repositoryID, action string, caller *user) error {
+// is not run by net/http/cgi because that can neither end a process at a deadline nor
+// take a body in chunks.
+func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Request, repositoryID, action string, caller *user) error {
 	release, err := g.slot(ctx)
 	if err != nil {
 		http.Error(w, "busy", http.StatusServiceUnavailable)
@@ -281,13 +252,18 @@ func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		"GIT_PROJECT_ROOT="+g.dir, "GIT_HTTP_EXPORT_ALL=1", "GATEWAY_INTERFACE=CGI/1.1",
 		"PATH_INFO=/"+filepath.Base(g.path(repositoryID))+action,
 		"REQUEST_METHOD="+r.Method, "QUERY_STRING="+r.URL.RawQuery,
-		"CONTENT_TYPE="+r.Header.Get("Content-Type"), "CONTENT_LENGTH="+strconv.FormatInt(r.ContentLength, 10),
+		"CONTENT_TYPE="+r.Header.Get("Content-Type"),
 		"HTTP_CONTENT_ENCODING="+r.Header.Get("Content-Encoding"), "GIT_PROTOCOL="+r.Header.Get("Git-Protocol"),
 	)
+	// Git sends pushes of more than a megabyte in chunks. The server has put them
+	// together; without a length, http-backend reads to the end.
+	if r.ContentLength >= 0 {
+		cmd.Env = append(cmd.Env, "CONTENT_LENGTH="+strconv.FormatInt(r.ContentLength, 10))
+	}
 	if caller != nil {
 		cmd.Env = append(cmd.Env, "REMOTE_USER="+caller.Name)
 	}
-	cmd.Stdin = body
+	cmd.Stdin = r.Body
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"io"
 	"maps"
 	"net/http"
 	"os/exec"
@@ -76,7 +75,7 @@ func (s *Sandbox) commitWith(messages []message, fn func(*tx) error) error {
 
 // receive takes a push: who pushes is stored first, so that a push the process does
 // not live to announce still has its author.
-func (s *Sandbox) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, body io.Reader, pusher *user, repo *repository, action string) error {
+func (s *Sandbox) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, pusher *user, repo *repository, action string) error {
 	unlock := s.git.lock(repo.ID)
 	defer unlock()
 	if err := s.setPusher(repo.ID, pusher); err != nil {
@@ -84,7 +83,7 @@ func (s *Sandbox) receive(ctx context.Context, w http.ResponseWriter, r *http.Re
 		return err
 	}
 	// What git took is announced even if the client went away meanwhile.
-	err := s.git.backend(ctx, w, r, body, repo.ID, action, pusher)
+	err := s.git.backend(ctx, w, r, repo.ID, action, pusher)
 	return errors.Join(err, s.announcePush(context.WithoutCancel(ctx), repo.ID, pusher))
 }
 

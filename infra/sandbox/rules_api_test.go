@@ -199,7 +199,7 @@ func TestRule25_QueryAndSort(t *testing.T) {
 	b := start(t)
 	for q, n := range map[string]int{
 		`name="shop"`: 1, `name!="shop"`: 1, `name!~"o"`: 0, `slug="shop" OR slug="docs"`: 2, `(slug="shop")`: 1,
-		`is_private=true AND slug="docs"`: 1, `updated_on > 2020-01-01`: 2, `description = null`: 0,
+		`is_private=true AND slug="docs"`: 1, `updated_on > 2020-01-01`: 2, `description = "Has no pipeline file"`: 1,
 	} {
 		if got := b.get("alice", "/2.0/repositories/acme?q="+url.QueryEscape(q)).want(http.StatusOK).size("values"); got != n {
 			t.Errorf("%s: got %d, want %d", q, got, n)

@@ -101,11 +101,13 @@ func TestRule88_FetchWhatIsNoTip(t *testing.T) {
 	old := b.tip("topic")
 	dir := b.clone("bob")
 	b.git(dir, "push", "--quiet", "origin", "+main:topic")
-	clean := t.TempDir()
-	b.git(clean, "init", "--quiet")
-	b.git(clean, "fetch", "--quiet", "--depth=1", b.cloneURL("carol", "carol"), old)
-	if got := b.git(clean, "rev-parse", "FETCH_HEAD"); got != old {
-		t.Errorf("fetched %s", got)
+	for _, protocol := range []string{"0", "2"} {
+		clean := t.TempDir()
+		b.git(clean, "init", "--quiet")
+		b.git(clean, "-c", "protocol.version="+protocol, "fetch", "--quiet", "--depth=1", b.cloneURL("carol", "carol"), old)
+		if got := b.git(clean, "rev-parse", "FETCH_HEAD"); got != old {
+			t.Errorf("fetched %s", got)
+		}
 	}
 	b.get("carol", shopAPI+"/src/"+old+"/a").want(http.StatusOK)
 }

@@ -73,7 +73,7 @@ func TestRule105_OtherSites(t *testing.T) {
 	other := http.Header{"Origin": {"http://evil.example.com"}, "Sec-Fetch-Site": {"cross-site"}}
 	b.browse(alice, http.MethodPost, "/acme/shop/pull-requests/1/decline", other).want(http.StatusForbidden)
 	b.get("bob", pullsAPI+"/1").want(http.StatusOK, `"state":"OPEN"`)
-	for _, to := range []string{"http://evil.example.com/", "//evil.example.com", `/\evil.example.com`, "javascript:alert(1)", ""} {
+	for _, to := range []string{"http://evil.example.com/", "//evil.example.com", "///evil.example.com", `/\evil.example.com`, "javascript:alert(1)", ""} {
 		a := b.form("", "/signin", url.Values{"user": {"alice"}, "password": {"alice"}, "return": {to}}).want(http.StatusSeeOther)
 		if got := a.header.Get("Location"); got != "/" {
 			t.Errorf("%s: sent to %s", to, got)

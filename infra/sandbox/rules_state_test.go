@@ -117,7 +117,13 @@ func TestRule101_MissedPush(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	old := startAt(t, dir)
-	to := receive(t, nil)
+	hold := make(chan struct{})
+	to := receive(t, func(n int) int { // what would be sent twice is under way twice
+		if n > 1 {
+			<-hold
+		}
+		return http.StatusOK
+	})
 	old.hook(to.URL, "", "repo:push")
 	clone := old.clone("bob")
 	old.git(clone, "push", "--quiet", "origin", "main:refs/heads/known")
@@ -130,6 +136,7 @@ func TestRule101_MissedPush(t *testing.T) {
 	b := startAt(t, dir)
 	t.Cleanup(b.stop)
 	in := to.next(t)
+	close(hold)
 	if in.at(t, "push", "changes", 0, "new", "target", "hash") != hash || in.at(t, "actor", "display_name") != "Bob Builder" {
 		t.Errorf("%s", in.raw)
 	}

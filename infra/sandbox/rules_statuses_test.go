@@ -122,6 +122,7 @@ func TestRule81_RefNames(t *testing.T) {
 	b.status("bob", hash, nil).want(http.StatusCreated, `"refname":null`)
 	b.status("bob", hash, obj{"refname": "main"}).want(http.StatusCreated, `"refname":"main"`)
 	b.status("bob", hash, obj{"refname": nil}).want(http.StatusCreated, `"refname":"main"`)
+	b.status("bob", hash, obj{"refname": ""}).want(http.StatusCreated, `"refname":"main"`)
 	b.status("bob", hash, nil).want(http.StatusCreated, `"refname":"main"`)
 	b.call("bob", http.MethodPut, path+"/build/ci", obj{"refname": "main"}).want(http.StatusOK)
 	b.call("bob", http.MethodPut, path+"/build/ci", obj{"refname": "develop"}).want(http.StatusInternalServerError)

@@ -89,7 +89,9 @@ func New(deps Deps) (*Sandbox, error) {
 		}
 	}
 	if err := s.open(deps.Dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), s.release())
+		ctx, cancel := context.WithTimeout(context.Background(), attemptTime)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), s.release(ctx))
 	}
 	return s, nil
 }
@@ -113,6 +115,7 @@ func (s *Sandbox) open(dir string) error {
 		return err
 	}
 	s.courier = newCourier(s)
+	s.courier.resume()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := s.seed(ctx); err != nil {
@@ -122,7 +125,6 @@ func (s *Sandbox) open(dir string) error {
 		return err
 	}
 	s.handler = s.newHandler()
-	s.courier.resume()
 	return nil
 }
 
@@ -157,14 +159,17 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 func (s *Sandbox) Close(ctx context.Context) error {
 	var err error
 	s.closing.Do(func() {
-		err = errors.Join(s.courier.stop(ctx), s.release())
+		err = s.release(ctx)
 	})
 	return err
 }
 
 // release lets go of what New took, as far as it got.
-func (s *Sandbox) release() error {
+func (s *Sandbox) release(ctx context.Context) error {
 	var errs []error
+	if s.courier != nil {
+		errs = append(errs, s.courier.stop(ctx))
+	}
 	if s.git != nil {
 		s.git.close()
 	}

@@ -65,7 +65,8 @@ func (s *Sandbox) seedRepository(ctx context.Context, workspaceSlug, slug, owner
 		return nil
 	}
 	if repo == nil {
-		repo = &repository{Workspace: w.ID, Slug: slug, Name: slug, MainBranch: "main", Private: true, Creator: u.ID}
+		description := map[string]string{"shop": "Prices orders; builds with sh alone", "docs": "Has no pipeline file"}[slug]
+		repo = &repository{Workspace: w.ID, Slug: slug, Name: slug, Description: description, MainBranch: "main", Private: true, Creator: u.ID}
 		if err := s.addRepository(ctx, repo); err != nil {
 			return err
 		}
