@@ -59,9 +59,47 @@ func New(d Deps) (*Sweep, error) {
 func (s *Sweep) Run(ctx context.Context) error { return s.run(ctx, s.Now()) }
 
 // Recover looks at everything unfinished, due or not: for a process that knows
-// that no other is at work, when it begins.
+// that no other is at work, when it begins. Leases that are held are held by the dead.
 func (s *Sweep) Recover(ctx context.Context) error {
-	return s.run(ctx, s.Now().Add(10*365*24*time.Hour))
+	always := s.Now().Add(10 * 365 * 24 * time.Hour)
+	return errors.Join(s.release(ctx, always), s.run(ctx, always))
+}
+
+// release ends the leases on statuses and grants, so that nobody waits for them to run out.
+func (s *Sweep) release(ctx context.Context, until time.Time) error {
+	statuses, err := s.Store.DueBefore(ctx, store.DueStatus, until, batch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range statuses {
+		ref, err := store.ParseStatusRef(entry.Reference)
+		if err == nil {
+			_, _, err = s.Store.ChangeStatus(ctx, ref, func(st *store.Status) bool {
+				held := st.Holder != "" && !st.LeaseUntil.IsZero()
+				st.LeaseUntil = time.Time{}
+				return held
+			})
+		}
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			errs = append(errs, fmt.Errorf("sweep: the lease on status %s: %w", entry.Reference, err))
+		}
+	}
+	grants, err := s.Store.DueBefore(ctx, store.DueConnection, until, batch)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, entry := range grants {
+		_, err := s.Store.ChangeGrant(ctx, entry.Reference, func(g *store.Grant) bool {
+			held := g.Holder != "" && !g.LeaseUntil.IsZero()
+			g.LeaseUntil = time.Time{}
+			return held
+		})
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			errs = append(errs, fmt.Errorf("sweep: the lease on connection %s: %w", entry.Reference, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Sweep) run(ctx context.Context, until time.Time) error {

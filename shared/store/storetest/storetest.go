@@ -5,7 +5,9 @@ package storetest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -144,4 +146,25 @@ func (t *Table) Transact(ctx context.Context, writes ...table.Write) error {
 		return do()
 	}
 	return act(n, writes, do)
+}
+
+// PutStray stores due entries that no record knows, given as kind and reference in
+// turn, the way a crash between two releases of the program might leave them.
+func (b *Bench) PutStray(at time.Time, kindsAndReferences ...string) error {
+	var writes []table.Write
+	for i := 0; i < len(kindsAndReferences); i += 2 {
+		d := store.Due{Kind: kindsAndReferences[i], Reference: kindsAndReferences[i+1], At: at}
+		body, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(d.Reference))
+		k := table.Key{
+			Partition: fmt.Sprintf("DUE#%s#%d", d.Kind, h.Sum32()%8),
+			Sort:      at.UTC().Format("2006-01-02T15:04:05.000000000Z") + "#" + d.Reference,
+		}
+		writes = append(writes, table.Put(table.Item{Key: k, Body: body}, table.Condition{}))
+	}
+	return b.Table.Transact(context.Background(), writes...)
 }

@@ -1,0 +1,294 @@
+package sweep_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/dispatch"
+	"runnerhub/shared/dispatch/dispatchtest"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/runner"
+	"runnerhub/shared/store"
+)
+
+const file = "name: Shop\ntriggers: [push]\ntimeout: 10\nsteps:\n  - run: make\n"
+
+func push(b *dispatchtest.Bench, n int) {
+	b.Helper()
+	b.Deliver(fmt.Sprint("d", n), "repo:push", b.Push(dispatchtest.Change{Name: "main", Old: fmt.Sprintf("%040d", n), New: b.Main}))
+}
+
+// sweep lets time pass as it does in a service: a sweep a minute.
+func sweep(b *dispatchtest.Bench, minutes int) {
+	b.Helper()
+	for range minutes {
+		b.Clock.Add(time.Minute)
+		b.Must(b.Sweep.Run(b.Context()))
+		b.Pump()
+	}
+	b.Check(b.T)
+}
+
+func settled(b *dispatchtest.Bench, want ci.State) {
+	b.Helper()
+	made := b.TheBuild()
+	st, err := b.Status(b.Context(), store.StatusOf(made))
+	b.Must(err)
+	if made.State != want || !st.Settled() || b.Shown(b.Main, "main") != want.Status() {
+		b.Errorf("build is %s (%s), want %s; status %+v", made.State, made.Reason, want, st)
+	}
+}
+
+func TestLostMessages(t *testing.T) {
+	t.Parallel()
+	t.Run("of a status", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		push(b, 1)
+		b.Pump()
+		b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+		b.Drop()
+		sweep(b, 3)
+		settled(b, ci.Successful)
+	})
+	t.Run("of the room that became free", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		for n := range 3 {
+			push(b, n)
+		}
+		b.Pump()
+		b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+		b.Drop()
+		if n := len(b.Runner.Jobs()); n != 2 {
+			t.Fatalf("%d starts", n)
+		}
+		sweep(b, 1)
+		if n := len(b.Runner.Jobs()); n != 3 {
+			t.Errorf("%d starts", n)
+		}
+	})
+	t.Run("of another start", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		b.Runner.OnStart(func(runner.Job) error { return fault.New(fault.Unavailable, "down") })
+		push(b, 1)
+		b.Pump()
+		b.Drop()
+		b.Runner.OnStart(nil)
+		sweep(b, 3)
+		if n := len(b.Runner.Jobs()); n != 2 {
+			t.Errorf("%d starts", n)
+		}
+		b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+		b.Pump()
+		settled(b, ci.Successful)
+	})
+	t.Run("of a delivery that is undecided", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		b.Faults(map[string]any{"down": true})
+		push(b, 1)
+		b.Pump()
+		b.Drop()
+		b.Faults(nil)
+		sweep(b, 17)
+		if d := b.Decisions("d1"); d[0].Verdict != ci.Built {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// Whoever admitted a build died before he gave it to the runner.
+func TestDeathBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	for _, recover := range []bool{false, true} {
+		b := dispatchtest.New(t, file)
+		b.Runner.OnStart(func(runner.Job) error {
+			b.Table.OnTransact(dispatchtest.Numbered(func(int, func() error) error {
+				return fault.New(fault.Unavailable, "the process is dead")
+			}))
+			b.Deliveries.Refuse(fault.New(fault.Unavailable, "the process is dead"))
+			return nil
+		})
+		push(b, 1)
+		b.Pump()
+		b.Table.OnTransact(nil)
+		b.Deliveries.Refuse(nil)
+		b.Runner.OnStart(nil)
+		b.Drop()
+		if recover {
+			b.Must(b.Sweep.Recover(t.Context()))
+			b.Pump()
+		} else {
+			sweep(b, 3)
+		}
+		jobs := b.Runner.Jobs()
+		if len(jobs) != 2 || jobs[0].Attempt == jobs[1].Attempt {
+			t.Fatalf("%+v", jobs)
+		}
+		b.Claim(jobs[1]).Says(runner.VerdictSuccessful)
+		b.Pump()
+		settled(b, ci.Successful)
+		b.Check(t)
+	}
+}
+
+func TestEndedUnheard(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		state  runner.State
+		want   ci.State
+		reason string
+	}{
+		"lost":   {runner.State{Phase: runner.Lost, Detail: "the machine is gone"}, ci.Errored, "the machine is gone"},
+		"failed": {runner.State{Phase: runner.Ended, Result: runner.Failed}, ci.Failed, "without a report"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := dispatchtest.New(t, file)
+			push(b, 1)
+			b.Pump()
+			job := b.Last()
+			b.Claim(job)
+			b.Runner.Set("ref-"+job.Attempt, test.state)
+			sweep(b, 14)
+			if made := b.TheBuild(); made.State != ci.Running {
+				t.Errorf("within its time: %s", made.State)
+			}
+			sweep(b, 3)
+			settled(b, test.want)
+			if made := b.TheBuild(); !strings.Contains(made.Reason, test.reason) {
+				t.Errorf("%s", made.Reason)
+			}
+		})
+	}
+	t.Run("before it began", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		push(b, 1)
+		b.Pump()
+		b.Runner.Set("ref-"+b.Last().Attempt, runner.State{Phase: runner.Lost})
+		sweep(b, 4)
+		if n := len(b.Runner.Jobs()); n != 2 {
+			t.Errorf("%d starts", n)
+		}
+	})
+	t.Run("at once when the server begins", func(t *testing.T) {
+		t.Parallel()
+		b := dispatchtest.New(t, file)
+		push(b, 1)
+		b.Pump()
+		job := b.Last()
+		b.Claim(job)
+		due := b.TheBuild().DueAt
+		b.Must(b.Sweep.Recover(t.Context()))
+		b.Pump()
+		if made := b.TheBuild(); made.State != ci.Running || !made.DueAt.Equal(due) {
+			t.Errorf("a build at work: %s, due at %s", made.State, made.DueAt)
+		}
+		b.Runner.Set("ref-"+job.Attempt, runner.State{Phase: runner.Lost})
+		b.Must(b.Sweep.Recover(t.Context()))
+		b.Pump()
+		settled(b, ci.Errored)
+		b.Check(t)
+	})
+}
+
+// Neither the agent nor the runner ended a build in time.
+func TestOverdue(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	push(b, 1)
+	b.Pump()
+	job := b.Last()
+	b.Claim(job)
+	sweep(b, 19)
+	if made := b.TheBuild(); made.State != ci.Running || len(b.Runner.Stopped()) != 0 {
+		t.Errorf("after nine minutes too many: %s", made.State)
+	}
+	sweep(b, 6)
+	settled(b, ci.TimedOut)
+	if stopped := b.Runner.Stopped(); len(stopped) == 0 || stopped[0] != "ref-"+job.Attempt {
+		t.Errorf("stopped %v", stopped)
+	}
+}
+
+func TestWaitedTooLong(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	for n := range 3 {
+		push(b, n)
+	}
+	b.Pump() // two are at work and stay there
+	for range 25 {
+		b.Clock.Add(time.Hour)
+		b.Must(b.Sweep.Run(t.Context()))
+		b.Drop()
+	}
+	if made := b.TheBuild(); made.State != ci.Errored || !strings.Contains(made.Reason, "past the limit of "+dispatch.WaitLimit.String()) {
+		t.Errorf("%s: %s", made.State, made.Reason)
+	}
+	sweep(b, 2)
+	settled(b, ci.Errored)
+}
+
+// Finding what was not lost does no harm, however often.
+func TestNothingLost(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	for n := range 4 {
+		push(b, n)
+	}
+	b.Pump()
+	for range 5 {
+		b.Must(b.Sweep.Recover(t.Context()))
+	}
+	b.Pump()
+	if n := len(b.Runner.Jobs()); n != 2 {
+		t.Errorf("%d starts", n)
+	}
+	for range 4 {
+		b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+		b.Must(b.Sweep.Recover(t.Context()))
+		b.Pump()
+		if n := len(b.Runner.Jobs()); n == 4 {
+			break
+		}
+	}
+	b.Check(t)
+}
+
+// Entries that no record knows are dropped, and hold up nothing.
+func TestStrayEntries(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	at := b.Clock.Now().Add(-time.Minute)
+	b.Must(b.PutStray(at, store.DueBuild, "nobody", store.DueStatus, "r|c|k", store.DueStatus, "no reference", store.DueDelivery, "nothing"))
+	b.Must(b.Sweep.Run(t.Context()))
+	b.Pump()
+	b.Check(t)
+}
+
+func TestErrorsAreAnswered(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	push(b, 1)
+	b.Pump()
+	ref := store.StatusOf(b.TheBuild())
+	b.Must(message.Send(t.Context(), b.Reports, message.Report{Status: &ref}, 0))
+	b.Claim(b.Last()).Says(runner.VerdictFailed)
+	b.Drop()
+	b.Clock.Add(2 * time.Minute)
+	b.Reports.Refuse(fault.New(fault.Unavailable, "no queue"))
+	if err := b.Sweep.Run(t.Context()); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("%v", err)
+	}
+	b.Reports.Refuse(nil)
+	sweep(b, 3)
+	settled(b, ci.Failed)
+}
