@@ -23,7 +23,7 @@ const (
 	onIOS    = "name: Shop\nplatform: ios\ntriggers: [push]\nsteps:\n  - run: make\n"
 )
 
-var old = strings.Repeat("1", 40)
+const old = "1111111111111111111111111111111111111111"
 
 // one pumps a delivery and answers its only decision.
 func one(b *dispatchtest.Bench, id string) ci.Decision {
