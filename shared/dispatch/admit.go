@@ -82,6 +82,9 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 		Build: b.ID, Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
 		Timeout: time.Duration(b.TimeoutSeconds) * time.Second,
 	})
+	// The runner has been asked: what came of it is recorded even if time ran out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
 	attempt := b.Attempt
 	switch {
 	case err == nil:

@@ -62,6 +62,8 @@ const (
 	WaitLimit = 24 * time.Hour
 	// fullPause is how long a runner without capacity is left alone.
 	fullPause = 10 * time.Second
+	// recordTimeout is how long recording the outcome of a start may take.
+	recordTimeout = 10 * time.Second
 	// maxAttempts is how often a build is given to the runner before it is given up.
 	maxAttempts = 5
 	// undecided is after how long a delivery that could not be decided is looked at.

@@ -99,22 +99,6 @@ func list[T any](ctx context.Context, s *Store, q table.Query, what string) (Pag
 	return out, nil
 }
 
-// all reads every page of a range that is known to be short.
-func all[T any](ctx context.Context, s *Store, q table.Query, what string) ([]T, error) {
-	var out []T
-	for {
-		page, err := list[T](ctx, s, q, what)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, page.Items...)
-		if page.Cursor == "" {
-			return out, nil
-		}
-		q.Cursor = page.Cursor
-	}
-}
-
 // first answers the first record of a range. A page may be empty and still have
 // a cursor, so only the end of the range says that there is none.
 func first[T any](ctx context.Context, s *Store, q table.Query, what string) (v T, found bool, err error) {
@@ -175,10 +159,6 @@ func (c *change) putUntil(k table.Key, v any, cond table.Condition, expires time
 
 func (c *change) delete(k table.Key, cond table.Condition) {
 	c.writes = append(c.writes, table.Delete(k, cond))
-}
-
-func (c *change) check(k table.Key, cond table.Condition) {
-	c.writes = append(c.writes, table.Check(k, cond))
 }
 
 // settle is commit for writes without conditions, which may simply be made again

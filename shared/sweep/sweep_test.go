@@ -292,3 +292,82 @@ func TestErrorsAreAnswered(t *testing.T) {
 	sweep(b, 3)
 	settled(b, ci.Failed)
 }
+
+// life is a build from its delivery to its posted end, with an agent that asks again
+// as long as it is not sent home, and a sweep a minute.
+func life(b *dispatchtest.Bench) {
+	b.Helper()
+	b.Pump()
+	for range 30 {
+		for _, job := range b.Runner.Jobs() {
+			ask := runner.ClaimRequest{Ticket: job.Ticket.Reveal(), Nonce: dispatchtest.Nonce}
+			if _, err := b.Report.Claim(b.Context(), ask); err != nil {
+				continue
+			}
+			_, _ = b.Report.Steps(b.Context(), runner.Report{
+				Ticket: ask.Ticket, Nonce: ask.Nonce, Sequence: 1, Result: runner.VerdictSuccessful,
+			})
+		}
+		b.Pump()
+		b.Clock.Add(time.Minute)
+		_ = b.Sweep.Run(b.Context())
+		b.Pump()
+	}
+}
+
+// Each write of a build's life, to the table and to the queues, fails once: before it
+// is done, and after it was done with its answer lost. It ends the same way.
+func TestEachWriteFailsOnce(t *testing.T) {
+	t.Parallel()
+	clean := dispatchtest.New(t, file)
+	push(clean, 1)
+	clean.Table.OnTransact(nil)
+	clean.Deliveries.OnPublish(nil)
+	clean.Reports.OnPublish(nil)
+	life(clean)
+	settled(clean, ci.Successful)
+	writes := map[string]int{"table": clean.Table.Transacts(), "deliveries": clean.Deliveries.Published(), "reports": clean.Reports.Published()}
+	for where, n := range writes {
+		if n == 0 {
+			t.Fatalf("nothing is written to %s", where)
+		}
+		for k := 1; k <= n; k++ {
+			for _, done := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %d, done %v", where, k, done), func(t *testing.T) {
+					t.Parallel()
+					b := dispatchtest.New(t, file)
+					push(b, 1)
+					fail := func(i int, do func() error) error {
+						switch {
+						case i != k:
+							return do()
+						case !done:
+							return fault.New(fault.Unavailable, "the process died")
+						}
+						if err := do(); err != nil {
+							return err
+						}
+						return fault.New(fault.Unknown, "the answer was lost")
+					}
+					switch where {
+					case "table":
+						b.Table.OnTransact(dispatchtest.Numbered(fail))
+					case "deliveries":
+						b.Deliveries.OnPublish(fail)
+					case "reports":
+						b.Reports.OnPublish(fail)
+					}
+					life(b)
+					settled(b, ci.Successful)
+					if b.Count() != 1 || len(b.Runner.Jobs()) > 2 {
+						t.Errorf("%d builds, %d starts", b.Count(), len(b.Runner.Jobs()))
+					}
+					if d := b.Decisions("d1"); len(d) != 1 || d[0].Verdict != ci.Built {
+						t.Errorf("%+v", d)
+					}
+					b.Check(t)
+				})
+			}
+		}
+	}
+}

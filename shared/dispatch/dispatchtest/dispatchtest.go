@@ -378,30 +378,50 @@ func (b *Bench) Drop() {
 	}
 }
 
-// Queue passes everything on to a real queue; Refuse makes publishing fail.
+// Queue passes everything on to a real queue, and fails on order.
 type Queue struct {
 	queue.Queue
 
-	mu     sync.Mutex
-	refuse error
+	mu        sync.Mutex
+	published int
+	act       func(n int, do func() error) error
+}
+
+// OnPublish has every Publish done by act, which is given its number, counted from 1
+// on, and a function that does it. Nil ends that.
+func (q *Queue) OnPublish(act func(n int, do func() error) error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.published, q.act = 0, act
 }
 
 // Refuse has every Publish fail with err, until it is nil.
 func (q *Queue) Refuse(err error) {
+	if err == nil {
+		q.OnPublish(nil)
+		return
+	}
+	q.OnPublish(func(int, func() error) error { return err })
+}
+
+// Published answers how often something was published since OnPublish.
+func (q *Queue) Published() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.refuse = err
+	return q.published
 }
 
 // Publish implements queue.Queue.
 func (q *Queue) Publish(ctx context.Context, body []byte, delay time.Duration) error {
+	do := func() error { return q.Queue.Publish(ctx, body, delay) }
 	q.mu.Lock()
-	err := q.refuse
+	q.published++
+	n, act := q.published, q.act
 	q.mu.Unlock()
-	if err != nil {
-		return err
+	if act == nil {
+		return do()
 	}
-	return q.Queue.Publish(ctx, body, delay)
+	return act(n, do)
 }
 
 // Call is a request to Bitbucket and the status of its answer; 0 when there was none.
