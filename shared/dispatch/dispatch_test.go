@@ -1,7 +1,9 @@
 package dispatch_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -491,6 +493,90 @@ func TestLimitsAndTheNext(t *testing.T) {
 	b.Pump()
 	if n := len(b.Runner.Jobs()); n != dispatchtest.Limits().Runner+1 {
 		t.Errorf("after an end, %d were started", n)
+	}
+	b.Check(t)
+}
+
+func TestOneWorkspace(t *testing.T) {
+	t.Parallel()
+	for first, want := range map[string]ci.Verdict{dispatchtest.Workspace: ci.Built, "another": ci.Skipped} {
+		b := dispatchtest.New(t, onMain)
+		deps := b.Dispatch.Deps
+		deps.OneWorkspace = true
+		var err error
+		b.Dispatch, err = dispatch.New(deps)
+		b.Must(err)
+		_, err = b.OnlyWorkspace(t.Context(), first)
+		b.Must(err)
+		got := one(b, b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "main", New: b.Main})))
+		if got.Verdict != want {
+			t.Errorf("%s was first: %+v", first, got)
+		}
+	}
+}
+
+// What nobody can read, and what asks for nothing, ends as a dead letter.
+func TestMessagesWithoutMeaning(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, "")
+	for _, body := range []string{"{}", "nonsense"} {
+		if err := b.Dispatch.Handle(t.Context(), queue.Message{ID: "m", Body: []byte(body)}); !queue.Keeps(err) {
+			t.Errorf("%q: %v", body, err)
+		}
+		if err := b.Report.Handle(t.Context(), queue.Message{ID: "m", Body: []byte(body)}); !queue.Keeps(err) {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+}
+
+// One change that cannot be decided does not take the others along, and a script
+// that is too long to be kept is a broken file.
+func TestOddChanges(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, onMain)
+	var long strings.Builder
+	long.WriteString("name: Shop\ntriggers: [push]\nenvironment:\n  variables:\n    BIG: \"" + strings.Repeat("x", 60_000) + "\"\nsteps:\n")
+	for range 10 {
+		long.WriteString("  - run: make\n")
+	}
+	big := b.Commit("release/big", ".runnerhub/runnerhub.yml", long.String())
+	b.Transport.Answer(func(r *http.Request) int {
+		if strings.Contains(r.URL.Path, "/src/"+old) {
+			return http.StatusForbidden
+		}
+		return 0
+	})
+	b.Deliver("d", "repo:push", b.Push(
+		dispatchtest.Change{Name: "release/1", New: old},
+		dispatchtest.Change{Name: "release/big", New: big},
+		dispatchtest.Change{Name: "main", New: b.Main},
+	))
+	b.Pump()
+	got := b.Decisions("d")
+	if len(got) != 3 {
+		t.Fatalf("%+v", got)
+	}
+	expect(b, got[0], ci.Offline, "may not do this")
+	expect(b, got[1], ci.Broken, "too long together")
+	expect(b, got[2], ci.Built, "matches")
+	b.Check(t)
+}
+
+// The handler's time is over when the runner answers: the outcome is recorded.
+func TestTimeRunsOutDuringAStart(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, onMain)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Runner.OnStart(func(runner.Job) error {
+		cancel()
+		return nil
+	})
+	b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "main", New: b.Main}))
+	messages, err := b.Deliveries.Receive(t.Context(), 1, 0)
+	b.Must(err)
+	_ = b.Dispatch.Handle(ctx, messages[0])
+	if made := b.TheBuild(); made.Reference == "" || made.State != ci.Starting {
+		t.Errorf("%s, reference %q", made.State, made.Reference)
 	}
 	b.Check(t)
 }
