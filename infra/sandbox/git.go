@@ -29,11 +29,12 @@ const (
 // git runs git on the bare repositories in one folder. Its processes have a cleaned
 // environment, a deadline each, and die with their children.
 type git struct {
-	program string
-	home    string // HOME of the processes: a folder without a configuration
-	dir     string // holds <repository uuid>.git
-	slots   chan struct{}
-	cache   objectCache
+	program     string
+	httpBackend string // run directly: behind the program it would be a grandchild
+	home        string // HOME of the processes: a folder without a configuration
+	dir         string // holds <repository uuid>.git
+	slots       chan struct{}
+	cache       objectCache
 
 	mu      sync.Mutex
 	locks   map[string]*sync.Mutex // held while a repository's refs change
@@ -46,12 +47,18 @@ func newGit(home string) (*git, error) {
 	if err != nil {
 		return nil, fmt.Errorf("git is needed: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), gitCommandTime)
+	defer cancel()
+	tools, err := exec.CommandContext(ctx, program, "--exec-path").Output()
+	if err != nil {
+		return nil, fmt.Errorf("git --exec-path: %w", err)
+	}
 	dir := filepath.Join(home, "git")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the folder of repositories: %w", err)
 	}
 	return &git{
-		program: program, home: home, dir: dir, slots: make(chan struct{}, gitProcesses),
+		program: program, httpBackend: filepath.Join(strings.TrimSpace(string(tools)), "git-http-backend"), home: home, dir: dir, slots: make(chan struct{}, gitProcesses),
 		locks: map[string]*sync.Mutex{}, readers: map[string]*batchReader{},
 	}, nil
 }
@@ -99,10 +106,10 @@ func (g *git) environment() []string {
 }
 
 // command prepares a git process that ends, with its children, when ctx does.
-func (g *git) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, g.program, args...)
+func (g *git) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = g.environment()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = processAttributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
@@ -128,7 +135,7 @@ func (g *git) run(ctx context.Context, repositoryID string, args ...string) (str
 		return "", err
 	}
 	defer release()
-	cmd := g.command(ctx, append([]string{"--git-dir=" + g.path(repositoryID)}, args...)...)
+	cmd := g.command(ctx, g.program, append([]string{"--git-dir=" + g.path(repositoryID)}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -247,7 +254,9 @@ func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		return err
 	}
 	defer release()
-	cmd := g.command(ctx, "http-backend")
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cmd := g.command(ctx, g.httpBackend)
 	cmd.Env = append(cmd.Env,
 		"GIT_PROJECT_ROOT="+g.dir, "GIT_HTTP_EXPORT_ALL=1", "GATEWAY_INTERFACE=CGI/1.1",
 		"PATH_INFO=/"+filepath.Base(g.path(repositoryID))+action,
@@ -263,7 +272,7 @@ func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if caller != nil {
 		cmd.Env = append(cmd.Env, "REMOTE_USER="+caller.Name)
 	}
-	cmd.Stdin = r.Body
+	cmd.Stdin = &endsWith{r.Body, cancel}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()
@@ -282,6 +291,21 @@ func (g *git) backend(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		return fmt.Errorf("git http-backend: %w: %s", errors.Join(err, copyErr), strings.TrimSpace(stderr.String()))
 	}
 	return nil
+}
+
+// endsWith is a body that ends what it is for when it breaks off: http-backend would
+// wait in a busy loop for the rest of it.
+type endsWith struct {
+	body   io.Reader
+	cancel context.CancelCauseFunc
+}
+
+func (e *endsWith) Read(p []byte) (int, error) {
+	n, err := e.body.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		e.cancel(fmt.Errorf("the body broke off: %w", err))
+	}
+	return n, err
 }
 
 // copyCGI writes a CGI program's answer: header lines, an empty line, the body.

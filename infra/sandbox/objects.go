@@ -133,7 +133,7 @@ func (g *git) reader(repositoryID string) *batchReader {
 			delete(g.readers, oldest)
 		}
 		r = &batchReader{start: func() *exec.Cmd {
-			return g.command(context.Background(), "--git-dir="+g.path(repositoryID), "cat-file", "--batch")
+			return g.command(context.Background(), g.program, "--git-dir="+g.path(repositoryID), "cat-file", "--batch")
 		}}
 		g.readers[repositoryID] = r
 	}

@@ -90,22 +90,14 @@ func (s *Sandbox) repositoryReference(r *repository) obj {
 func (s *Sandbox) hookRepository(r *repository) obj {
 	body := s.repositoryReference(r)
 	n := s.namesOf(r)
-	var parent any
+	var parent *repository
 	var owner *user
-	s.store.read(func(d *data) {
-		owner = d.users[r.Creator]
-		if p := d.repositories[r.Parent]; p != nil {
-			parent = p
-		}
-	})
-	if p, isFork := parent.(*repository); isFork {
-		parent = s.repositoryReference(p)
-	}
+	s.store.read(func(d *data) { owner, parent = d.users[r.Creator], d.repositories[r.Parent] })
 	w := n.workspace
 	body["scm"] = "git"
 	body["website"] = nil
 	body["is_private"] = r.Private
-	body["parent"] = parent
+	body["parent"] = s.repositoryReference(parent) // null unless it is a fork
 	body["owner"] = s.userObject(owner)
 	body["workspace"] = s.workspaceObject(w)
 	body["project"] = obj{

@@ -1,12 +1,17 @@
 package sandbox
 
 import (
+	"bytes"
 	"crypto/rand"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 )
 
 func TestRule84_CloneAndFetch(t *testing.T) {
@@ -132,4 +137,51 @@ func TestRule90_SmartProtocolOnly(t *testing.T) {
 	b.get("alice", "/acme/shop.git/HEAD").want(http.StatusNotFound)
 	b.get("alice", "/acme/shop.git/objects/info/packs").want(http.StatusNotFound)
 	b.get("alice", "/acme/shop/info/refs?service=git-upload-pack").want(http.StatusNotFound)
+}
+
+// A push that git gives up on early ends, although the client is still sending.
+func TestBrokenRepository(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	dir := b.clone("bob")
+	large := make([]byte, 3<<20)
+	if _, err := rand.Read(large); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "large"), large, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.git(dir, "add", ".")
+	b.git(dir, "commit", "--quiet", "-m", "Large")
+	folder := b.path(b.get("alice", shopAPI).text("uuid"))
+	if err := os.RemoveAll(filepath.Join(folder, "objects")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.gitIn(dir, "push", "origin", "main"); !isExit(err) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	a, err := b.send("bob", http.MethodPost, "/acme/shop.git/git-receive-pack", http.Header{"Content-Type": {"application/x-git-receive-pack-request"}}, bytes.NewReader(large))
+	if err == nil && a.status == http.StatusOK {
+		t.Errorf("%d", a.status)
+	}
+}
+
+// A body that breaks off ends the process that waits for the rest.
+func TestBodyBreaksOff(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	r := httptest.NewRequest(http.MethodPost, "/acme/shop.git/git-receive-pack", io.MultiReader(strings.NewReader("0014"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r.ContentLength = 20
+	r.Header.Set("Content-Type", "application/x-git-receive-pack-request")
+	r.SetBasicAuth("bob", "bob")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("still waiting for the rest")
+	}
 }
