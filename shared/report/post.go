@@ -136,6 +136,7 @@ func (r *Report) bring(ctx context.Context, st store.Status) (done bool, err err
 // unanswered post can come late any more.
 func (r *Report) confirmed(ctx context.Context, st store.Status) (bool, error) {
 	wait := st.DoubtfulAt.Add(late).Sub(r.Now())
+	settled := false
 	err := r.edit(ctx, st, func(now *store.Status) {
 		now.Holder, now.LeaseUntil = "", time.Time{}
 		if wait <= 0 {
@@ -143,9 +144,10 @@ func (r *Report) confirmed(ctx context.Context, st store.Status) (bool, error) {
 		} else {
 			now.DueAt = r.Now().Add(wait + unheard)
 		}
+		settled = now.Settled()
 	})
 	if err != nil || wait <= 0 {
-		return true, err
+		return settled, err // not settled: there is a newer build by now
 	}
 	ref := st.Ref()
 	return true, message.Send(ctx, r.Reports, message.Report{Status: &ref}, wait)
