@@ -405,7 +405,7 @@ func (s *Sandbox) commitObject(ctx context.Context, repo *repository, hash strin
 	}
 	self := n.api + "/commit/" + c.hash
 	return obj{
-		"type": "commit", "hash": c.hash, "date": commitTime(c.author.when), "author": s.authorObject(c.author),
+		"type": "commit", "hash": c.hash, "date": commitTime(c.author.when), "author": s.authorObject(c.author), "committer": obj{},
 		"message": c.message, "summary": rendered(c.message), "parents": parents,
 		"rendered": obj{}, "properties": obj{},
 		"links": obj{

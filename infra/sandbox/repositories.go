@@ -103,8 +103,9 @@ func (s *Sandbox) hookRepository(r *repository) obj {
 	body["project"] = obj{
 		"type": "project", "key": "MAIN", "uuid": w.ProjectID, "name": "Main",
 		"links": obj{
-			"self": link(s.publicURL + "/2.0/workspaces/" + w.Slug + "/projects/MAIN"),
-			"html": link(s.publicURL + "/" + w.Slug + "/workspace/projects/MAIN"),
+			"self":   link(s.publicURL + "/2.0/workspaces/" + w.Slug + "/projects/MAIN"),
+			"html":   link(s.publicURL + "/" + w.Slug + "/workspace/projects/MAIN"),
+			"avatar": link(s.publicURL + "/" + w.Slug + "/workspace/projects/MAIN/avatar/32"),
 		},
 	}
 	return body

@@ -82,7 +82,7 @@ func (s *Sandbox) statusObject(repo *repository, st *status) obj {
 	}
 	return obj{
 		"type": "build", "key": st.Key, "state": st.State, "name": st.Name, "description": st.Description, "url": st.URL,
-		"refname": refName, "uuid": st.ID, "created_on": timestamp(st.CreatedAt), "updated_on": timestamp(st.UpdatedAt),
+		"refname": refName, "created_on": timestamp(st.CreatedAt), "updated_on": timestamp(st.UpdatedAt),
 		"repository": s.repositoryReference(repo),
 		"commit": obj{
 			"type": "commit", "hash": st.Commit,
