@@ -245,8 +245,11 @@ func (f *forge) hook(r repository) (hook, error) {
 	return h, nil
 }
 
-// await waits for the first INPROGRESS of a commit.
+// await waits for the first INPROGRESS of a commit, as long as a server may work at
+// what it accepted.
 func (f *forge) await(ctx context.Context, commit string) (*posted, error) {
+	ctx, cancel := context.WithTimeout(ctx, drainWithin)
+	defer cancel()
 	f.mu.Lock()
 	p := f.expected(commit)
 	f.mu.Unlock()

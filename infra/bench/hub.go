@@ -197,7 +197,7 @@ func (h *hub) idle(ctx context.Context) error {
 }
 
 // drainWithin bounds how long the server under test may work at what it accepted.
-const drainWithin = 3 * time.Minute
+const drainWithin = 2 * time.Minute
 
 // audit reads everything back through the API and answers what is missing or too
 // much: each accepted request has to have made a delivery with one decision, and
@@ -283,7 +283,7 @@ func startServer(ctx context.Context, c serverConfig) (*child, error) {
 // start starts a process in a group of its own: a Ctrl-C is for this program, which
 // ends the others.
 func start(cmd *exec.Cmd, stdin io.Closer) (*child, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", cmd.Path, err)
 	}
