@@ -61,11 +61,13 @@ func installProgram(dir string, program []string) ([]string, error) {
 	return append([]string{path}, program[1:]...), nil
 }
 
-// reachable makes sure that a build's user gets to its folder and to the agent.
+// reachable makes sure that a build's user gets to its folder and to the agent. It asks
+// as the id behind those of builds: processes of theirs may be killed at any moment, by
+// another server's runner too.
 func (r *Runner) reachable() error {
 	cmd := exec.Command("/bin/sh", "-c", `cd -- "$0" && test -x "$1"`, r.attemptsDir(), r.program[0])
 	cmd.Env = []string{}
-	cmd.SysProcAttr = asUser(r.BaseUID)
+	cmd.SysProcAttr = asUser(r.BaseUID + uidRange)
 	if err := cmd.Run(); err != nil {
 		return fault.Wrap(fault.Invalid, err, "the users that builds run as cannot get to %s: choose a folder that others may traverse", r.Dir)
 	}
