@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,9 +82,13 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 		return Repository{}, false, fmt.Errorf("connect: reading the repository on Bitbucket: %w", err)
 	}
 
+	hook, err := c.Store.ReserveHook(ctx, app, remote.UUID)
+	if err != nil {
+		return Repository{}, false, fmt.Errorf("connect: reserving a hook address: %w", err)
+	}
 	tie := ci.Repository{
 		App: app, Connection: conn.ID, UUID: remote.UUID, FullName: remote.FullName, MainBranch: remote.MainBranch,
-		Hook: hookID(app, remote.UUID), InstalledAt: c.Now().UTC(),
+		Hook: hook, InstalledAt: c.Now().UTC(),
 	}
 	if before.UUID == tie.UUID {
 		tie.InstalledAt = before.InstalledAt
@@ -106,15 +108,6 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 		c.removeHook(ctx, before)
 	}
 	return Repository{tie.UUID, tie}, before.UUID == "", nil
-}
-
-// hookID is the same whenever an app is tied to a repository: whoever installs the
-// hook, in however many processes at once and after whatever lost answers, means the same
-// address and finds what the others made. It is as hard to guess as the app's id, which
-// carries 128 random bits; what proves a request is its signature.
-func hookID(app, repository string) string {
-	sum := sha256.Sum256([]byte("hook\n" + app + "\n" + repository))
-	return hex.EncodeToString(sum[:16])
 }
 
 func (c *Connect) address(hook string) string { return c.PublicURL + "/hooks/" + hook }

@@ -290,6 +290,9 @@ func TestPutRepository(t *testing.T) {
 		t.Errorf("the hooks are %v", hooks)
 	}
 	b.signed(app)
+	if hook := strings.TrimPrefix(hooks[0]["url"].(string), b.public+"/hooks/"); !strings.HasPrefix(hook, "id0") {
+		t.Errorf("the address %s is not made of a fresh id, so it may be computed", hook)
+	}
 
 	t.Run("repairs", func(t *testing.T) {
 		address := hooks[0]["url"]

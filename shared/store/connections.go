@@ -145,6 +145,14 @@ func (s *Store) Hook(ctx context.Context, id string) (Hook, error) {
 	return h, err
 }
 
+// ReserveHook answers the id of the hook address for an app's events of a repository. It
+// is random, and always the same once somebody asked: however many processes
+// install the hook at once, they mean one address. It stays reserved when the app moves
+// to another repository, and then there is no such hook.
+func (s *Store) ReserveHook(ctx context.Context, app, repository string) (string, error) {
+	return s.pin(ctx, key("APP#"+app, "HOOK#"+repository), s.newID(), "hook address")
+}
+
 // PutHook stores a hook address, or a new secret for it.
 func (s *Store) PutHook(ctx context.Context, h Hook) error {
 	var c change

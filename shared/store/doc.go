@@ -30,6 +30,7 @@
 //	CONNECTION#{connection}         APP#{app}                    → an app that uses it
 //	APP#{app}                       APP                          an app
 //	APP#{app}                       REPOSITORY                   its tie to a repository
+//	APP#{app}                       HOOK#{bitbucket uuid}        → hook, for the app's events of a repository
 //	APP#{app}                       COUNTER                      the number of its last build
 //	APP#{app}                       BUILD#{number, 10 digits}    → build (newest first by reading backwards)
 //	APP#{app}                       DELIVERY#{time}#{delivery}   → delivery

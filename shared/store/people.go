@@ -95,21 +95,7 @@ func (s *Store) InstallationOwner(ctx context.Context) (string, error) {
 
 // ClaimInstallation makes user the owner if nobody is, and answers who is.
 func (s *Store) ClaimInstallation(ctx context.Context, user string) (string, error) {
-	owner := user
-	err := s.again(ctx, func() error {
-		id, known, err := find[string](ctx, s, key("INSTALLATION", "OWNER"), "owner of the installation")
-		if err != nil {
-			return err
-		}
-		if known != 0 {
-			owner = id
-			return nil
-		}
-		var c change
-		c.put(key("INSTALLATION", "OWNER"), user, table.Absent())
-		return s.commit(ctx, &c)
-	})
-	return owner, err
+	return s.pin(ctx, key("INSTALLATION", "OWNER"), user, "owner of the installation")
 }
 
 // PutSession stores a session under the hash of its secret.

@@ -205,6 +205,27 @@ func (s *Store) again(ctx context.Context, f func() error) error {
 	}
 }
 
+// pin stores a value that is chosen once: the first to come wins, and everybody is
+// answered what he chose.
+func (s *Store) pin(ctx context.Context, k table.Key, value, what string) (string, error) {
+	var kept string
+	err := s.again(ctx, func() error {
+		known, version, err := find[string](ctx, s, k, what)
+		if err != nil {
+			return err
+		}
+		if version != 0 {
+			kept = known
+			return nil
+		}
+		kept = value
+		var c change
+		c.put(k, value, table.Absent())
+		return s.commit(ctx, &c)
+	})
+	return kept, err
+}
+
 // Kinds of due entries.
 const (
 	DueBuild      = "build"

@@ -409,6 +409,30 @@ func TestOnlyOneTakesAState(t *testing.T) {
 	}
 }
 
+func TestTheFirstChoiceStays(t *testing.T) {
+	t.Parallel()
+	b := storetest.New(t)
+	reserve := func(app, repository string) string {
+		id, err := b.ReserveHook(t.Context(), app, repository)
+		if err != nil {
+			t.Error(err)
+		}
+		return id
+	}
+	var chosen sync.Map
+	all32(func(int) { chosen.Store(reserve("app", "{r}"), true) })
+	if n := len(maps.Collect(chosen.Range)); n != 1 {
+		t.Errorf("%d addresses for one app and repository", n)
+	}
+	if a := reserve("app", "{r}"); a == reserve("app", "{other}") || a == reserve("other", "{r}") {
+		t.Error("two have the same address")
+	}
+	b.Table.OnTransact(loseFrom(1, 1))
+	if a := reserve("app", "{lost}"); a != reserve("app", "{lost}") {
+		t.Error("the address whose answer was lost is not the one that is kept")
+	}
+}
+
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	b := storetest.New(t)
@@ -614,6 +638,8 @@ func everything(t testing.TB, b *storetest.Bench) {
 		g.Refusals, g.DueAt = 3, time.Time{}
 		return true
 	})
+	must(err)
+	_, err = b.ReserveHook(ctx, "app", "{r}")
 	must(err)
 	must(b.PutHook(ctx, store.Hook{ID: "h", App: "app"}))
 	must(b.PutRepository(ctx, ci.Repository{App: "app", Connection: "c", UUID: "{r}", Hook: "h"}))

@@ -58,21 +58,7 @@ func (s *Store) WorkspacesOf(ctx context.Context, user, cursor string) (Page[ci.
 // OnlyWorkspace registers id as the one workspace of an installation whose
 // builds are not isolated, and answers whether it is that one. The first to ask is.
 func (s *Store) OnlyWorkspace(ctx context.Context, id string) (bool, error) {
-	first := id
-	err := s.again(ctx, func() error {
-		known, version, err := find[string](ctx, s, key("INSTALLATION", "WORKSPACE"), "only workspace")
-		if err != nil {
-			return err
-		}
-		if version != 0 {
-			first = known
-			return nil
-		}
-		first = id
-		var c change
-		c.put(key("INSTALLATION", "WORKSPACE"), id, table.Absent())
-		return s.commit(ctx, &c)
-	})
+	first, err := s.pin(ctx, key("INSTALLATION", "WORKSPACE"), id, "only workspace")
 	return first == id, err
 }
 
