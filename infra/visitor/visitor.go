@@ -24,6 +24,7 @@ type Visitor struct {
 	Forge    string // the sandbox's address
 	Name     string // account at the sandbox
 	Password string
+	Token    string // of RunnerHub's API; sent in place of the session unless empty
 
 	http *http.Client
 }
@@ -70,7 +71,20 @@ func (v *Visitor) Call(ctx context.Context, method, path string, in, out any) er
 		return err
 	}
 	req.Header.Set("X-RunnerHub-CSRF", "1")
+	if v.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+v.Token)
+	}
 	return v.exchange(req, out)
+}
+
+// Send sends any request as the browser, cookies included, and answers whatever
+// status and body it gets.
+func (v *Visitor) Send(req *http.Request) (status int, body []byte, err error) {
+	resp, body, err := v.do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	return resp.StatusCode, body, nil
 }
 
 // Ask calls Bitbucket's REST API with the account's password.
@@ -313,6 +327,15 @@ type Build struct {
 	Branch      string `json:"branch"`
 	Commit      string `json:"commit"`
 	PullRequest int    `json:"pull_request"`
+	URL         string `json:"url"`
+	// Status is what the commit shows on Bitbucket, as RunnerHub knows it; not in lists.
+	Status struct {
+		Build   string `json:"build"`
+		State   string `json:"state"`
+		Posted  bool   `json:"posted"`
+		Problem string `json:"problem"`
+		Ended   string `json:"ended"`
+	} `json:"status"`
 }
 
 // Ended reports whether the build's state is final.
@@ -324,7 +347,14 @@ func (b Build) Ended() bool {
 	return false
 }
 
-// Builds lists an app's newest builds.
+// Build reads a build.
+func (v *Visitor) Build(ctx context.Context, id string) (Build, error) {
+	var b Build
+	err := v.Call(ctx, http.MethodGet, "/api/builds/"+id, nil, &b)
+	return b, err
+}
+
+// Builds lists all builds of an app, the newest first.
 func (v *Visitor) Builds(ctx context.Context, app string) ([]Build, error) {
 	var all []Build
 	cursor := ""
@@ -353,6 +383,7 @@ type Delivery struct {
 	ID        string     `json:"id"`
 	Event     string     `json:"event"`
 	Decisions []Decision `json:"decisions"`
+	Note      string     `json:"note"` // why there are no decisions
 }
 
 // Deliveries lists an app's newest deliveries.
@@ -369,15 +400,25 @@ type LogLine struct {
 	Text string    `json:"text"`
 }
 
+// LogPage is a part of a build's log; its cursor asks for what comes after it.
+type LogPage struct {
+	List[LogLine]
+	Done bool `json:"done"` // the build has ended, and nothing is left to read
+}
+
+// Log reads a build's log from a cursor on; the empty one is the beginning.
+func (v *Visitor) Log(ctx context.Context, build, cursor string) (LogPage, error) {
+	var page LogPage
+	err := v.Call(ctx, http.MethodGet, "/api/builds/"+build+"/log?cursor="+url.QueryEscape(cursor), nil, &page)
+	return page, err
+}
+
 // Follow hands the lines of a build's log to line as they come, until the build is done.
 func (v *Visitor) Follow(ctx context.Context, build string, line func(LogLine)) error {
 	cursor := ""
 	for {
-		var page struct {
-			List[LogLine]
-			Done bool `json:"done"`
-		}
-		if err := v.Call(ctx, http.MethodGet, "/api/builds/"+build+"/log?cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
+		page, err := v.Log(ctx, build, cursor)
+		if err != nil {
 			return err
 		}
 		for _, l := range page.Items {
