@@ -194,7 +194,7 @@ func (s *server) wire() (http.Handler, error) {
 		return nil, err
 	}
 	people, err := signin.New(signin.Deps{
-		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: c.url(), Now: time.Now, NewID: newID,
+		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: c.url(), Now: time.Now, NewID: newID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err

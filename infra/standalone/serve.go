@@ -403,7 +403,7 @@ func (s *server) handler() (http.Handler, error) {
 	}
 	people, err := signin.New(signin.Deps{
 		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: s.config.publicURL,
-		Allowed: s.config.allowed, Now: time.Now, NewID: newID,
+		Allowed: s.config.allowed, Now: time.Now, NewID: newID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err

@@ -127,7 +127,7 @@ func newBed(t *testing.T, o options) *bed {
 	trips, err := consent.New(consent.Deps{Store: b.store, Bitbucket: bb, Now: b.now})
 	b.ok(err)
 	signIn, err := signin.New(signin.Deps{
-		Store: b.store, Bitbucket: bb, Consent: trips, PublicURL: b.public, Allowed: o.allowed, Now: b.now, NewID: b.newID,
+		Store: b.store, Bitbucket: bb, Consent: trips, PublicURL: b.public, Allowed: o.allowed, Now: b.now, NewID: b.newID, Log: logger,
 	})
 	b.ok(err)
 	connects, err := connect.New(connect.Deps{

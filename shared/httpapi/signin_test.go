@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -204,6 +205,29 @@ func TestWhoMaySignIn(t *testing.T) {
 			if got := try(b, user); got != want {
 				t.Errorf("%s gets %d, want %d", user, got, want)
 			}
+		}
+		if !strings.Contains(b.written.String(), "slug=acme workspace={") {
+			t.Error("the log does not say which workspace the slug stands for")
+		}
+	})
+	t.Run("a slug that somebody took over", func(t *testing.T) {
+		b := newBed(t, options{public: "https://ci.example.com", allowed: []string{"Acme"}})
+		_, err := b.store.PinAllowedWorkspace(t.Context(), "acme", "{00000000-0000-0000-0000-000000000001}")
+		b.ok(err)
+		if got := try(b, "alice"); got != 403 {
+			t.Errorf("a member of another workspace with that slug gets %d", got)
+		}
+	})
+	t.Run("a workspace that gave up its slug", func(t *testing.T) {
+		b := newBed(t, options{public: "https://ci.example.com", allowed: []string{"before"}})
+		var workspaces struct {
+			Values []struct{ Workspace struct{ UUID string } }
+		}
+		b.ok(json.Unmarshal([]byte(b.asAlice(http.MethodGet, "/2.0/user/workspaces", nil).want(200).body), &workspaces))
+		_, err := b.store.PinAllowedWorkspace(t.Context(), "before", workspaces.Values[0].Workspace.UUID)
+		b.ok(err)
+		if got := try(b, "alice"); got != 303 {
+			t.Errorf("a member gets %d", got)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -38,11 +39,13 @@ type Deps struct {
 	Consent   *consent.Consent
 	PublicURL string // of this installation; on loopback anyone may sign in
 	// Allowed lists the Bitbucket workspaces, by UUID with braces or by slug, whose members
-	// may sign in. Empty: anyone on loopback, and elsewhere the first who comes, who then
+	// may sign in. A slug stands for the workspace that has it when one of its members first
+	// signs in, and for that one ever after. Empty: anyone on loopback, and elsewhere the first who comes, who then
 	// owns the installation, and members of a workspace of it.
 	Allowed []string
 	Now     func() time.Time
 	NewID   func() string
+	Log     *slog.Logger
 }
 
 // SignIn signs people in and recognises them.
@@ -54,7 +57,7 @@ type SignIn struct {
 
 // New makes a SignIn.
 func New(d Deps) (*SignIn, error) {
-	if d.Store == nil || d.Bitbucket == nil || d.Consent == nil || d.Now == nil || d.NewID == nil {
+	if d.Store == nil || d.Bitbucket == nil || d.Consent == nil || d.Now == nil || d.NewID == nil || d.Log == nil {
 		return nil, errors.New("signin: a dependency is missing")
 	}
 	u, err := url.Parse(d.PublicURL)
@@ -152,7 +155,14 @@ func (s *SignIn) identify(ctx context.Context, code secret.Text, verifier string
 	return user, nil
 }
 
+// inAllowedWorkspace admits members of an allowed workspace. What a slug was pinned to
+// counts, whatever is called so now: else whoever takes over a slug that was given up
+// would come in.
 func (s *SignIn) inAllowedWorkspace(ctx context.Context, client *bitbucket.Client) error {
+	uuids, open, err := s.allowed(ctx)
+	if err != nil {
+		return err
+	}
 	cursor := ""
 	for range maxWorkspacePages {
 		page, err := client.Workspaces(ctx, cursor)
@@ -160,7 +170,17 @@ func (s *SignIn) inAllowedWorkspace(ctx context.Context, client *bitbucket.Clien
 			return fmt.Errorf("signin: asking for the workspaces: %w", err)
 		}
 		for _, w := range page.Items {
-			if slices.ContainsFunc(s.Allowed, func(a string) bool { return strings.EqualFold(a, w.UUID) || strings.EqualFold(a, w.Slug) }) {
+			uuid := strings.ToLower(w.UUID)
+			if slug := strings.ToLower(w.Slug); open[slug] {
+				pinned, err := s.Store.PinAllowedWorkspace(ctx, slug, uuid)
+				if err != nil {
+					return fmt.Errorf("signin: pinning an allowed workspace: %w", err)
+				}
+				delete(open, slug)
+				uuids[pinned] = true
+				s.Log.Info("an allowed workspace is from now on known by its UUID", "slug", slug, "workspace", pinned)
+			}
+			if uuids[uuid] {
 				return nil
 			}
 		}
@@ -169,6 +189,29 @@ func (s *SignIn) inAllowedWorkspace(ctx context.Context, client *bitbucket.Clien
 		}
 	}
 	return fault.New(fault.Forbidden, "this installation is for members of certain Bitbucket workspaces, and your account is in none of them")
+}
+
+// allowed answers the UUIDs of the allowed workspaces, and the slugs among them that
+// stand for none yet; all in lower case.
+func (s *SignIn) allowed(ctx context.Context) (uuids, open map[string]bool, err error) {
+	uuids, open = map[string]bool{}, map[string]bool{}
+	for _, name := range s.Allowed {
+		name = strings.ToLower(name)
+		if strings.HasPrefix(name, "{") {
+			uuids[name] = true
+			continue
+		}
+		uuid, err := s.Store.AllowedWorkspace(ctx, name)
+		switch {
+		case fault.Is(err, fault.NotFound):
+			open[name] = true
+		case err != nil:
+			return nil, nil, fmt.Errorf("signin: reading an allowed workspace: %w", err)
+		default:
+			uuids[uuid] = true
+		}
+	}
+	return uuids, open, nil
 }
 
 func (s *SignIn) ofThisInstallation(ctx context.Context, user ci.User) error {

@@ -13,6 +13,7 @@
 //	partition                       sort                         item
 //	INSTALLATION                    OWNER                        the user who owns the installation
 //	INSTALLATION                    WORKSPACE                    → the one workspace where builds are not isolated
+//	INSTALLATION                    ALLOWED#{slug}               → the one Bitbucket workspace an allowed slug stands for
 //	ACCOUNT#{bitbucket uuid}        USER                         → user id
 //	USER#{user}                     USER                         a person
 //	USER#{user}                     WORKSPACE#{workspace}        → membership, role (the workspaces of a user)

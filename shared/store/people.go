@@ -45,6 +45,7 @@ type OAuthState struct {
 
 func userKey(id string) table.Key         { return key("USER#"+id, "USER") }
 func accountKey(account string) table.Key { return key("ACCOUNT#"+account, "USER") }
+func allowedKey(slug string) table.Key    { return key("INSTALLATION", "ALLOWED#"+slug) }
 func sessionKey(hash string) table.Key    { return key("SESSION#"+hash, "SESSION") }
 func tokenKey(hash string) table.Key      { return key("TOKEN#"+hash, "TOKEN") }
 func oauthKey(hash string) table.Key      { return key("OAUTH#"+hash, "STATE") }
@@ -96,6 +97,19 @@ func (s *Store) InstallationOwner(ctx context.Context) (string, error) {
 // ClaimInstallation makes user the owner if nobody is, and answers who is.
 func (s *Store) ClaimInstallation(ctx context.Context, user string) (string, error) {
 	return s.pin(ctx, key("INSTALLATION", "OWNER"), user, "owner of the installation")
+}
+
+// AllowedWorkspace answers the UUID of the Bitbucket workspace that a slug among the
+// allowed ones stands for, or fault.NotFound before PinAllowedWorkspace.
+func (s *Store) AllowedWorkspace(ctx context.Context, slug string) (string, error) {
+	uuid, _, err := get[string](ctx, s, allowedKey(slug), "allowed workspace")
+	return uuid, err
+}
+
+// PinAllowedWorkspace makes slug stand for uuid, if it stands for none yet, and answers
+// for which it does. Slugs are given away again on Bitbucket, UUIDs are not.
+func (s *Store) PinAllowedWorkspace(ctx context.Context, slug, uuid string) (string, error) {
+	return s.pin(ctx, allowedKey(slug), uuid, "allowed workspace")
 }
 
 // PutSession stores a session under the hash of its secret.

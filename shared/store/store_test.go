@@ -614,6 +614,8 @@ func everything(t testing.TB, b *storetest.Bench) {
 	must(err)
 	_, err = b.ClaimInstallation(ctx, user.ID)
 	must(err)
+	_, err = b.PinAllowedWorkspace(ctx, "acme", "{w}")
+	must(err)
 	must(b.PutSession(ctx, "session", store.Session{User: user.ID, ExpiresAt: now.Add(time.Hour)}))
 	must(b.PutSession(ctx, "session2", store.Session{User: user.ID, ExpiresAt: now.Add(time.Hour)}))
 	must(b.DeleteSession(ctx, "session2"))
