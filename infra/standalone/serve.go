@@ -416,7 +416,7 @@ func (s *server) handler() (http.Handler, error) {
 		return nil, err
 	}
 	things, err := catalog.New(catalog.Deps{
-		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, Now: time.Now, NewID: newID,
+		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, OneWorkspace: s.restricted, Now: time.Now, NewID: newID,
 	})
 	if err != nil {
 		return nil, err

@@ -32,8 +32,11 @@ type Deps struct {
 	Store     *store.Store
 	Logs      buildlog.Log
 	PublicURL string // of this installation, without a slash at its end
-	Now       func() time.Time
-	NewID     func() string
+	// OneWorkspace says that builds are not kept apart, so that there must not be a second
+	// workspace.
+	OneWorkspace bool
+	Now          func() time.Time
+	NewID        func() string
 }
 
 // Catalog reads, and makes what is read.
@@ -69,7 +72,16 @@ func (c *Catalog) CreateWorkspace(ctx context.Context, user, name string) (Works
 		return Workspace{}, err
 	}
 	w := ci.Workspace{ID: c.NewID(), Name: name, CreatedAt: c.Now().UTC()}
-	if err := c.Store.CreateWorkspace(ctx, w, user); err != nil {
+	create := c.Store.CreateWorkspace
+	if c.OneWorkspace {
+		create = c.Store.CreateOnlyWorkspace
+	}
+	err = create(ctx, w, user)
+	if c.OneWorkspace && fault.Is(err, fault.Conflict) {
+		return Workspace{}, fault.Wrap(fault.Conflict, err,
+			"this server does not keep builds apart, so it has one workspace only, and there is one: ask its owner to add you, or whoever runs the server to keep builds apart")
+	}
+	if err != nil {
 		return Workspace{}, fmt.Errorf("catalog: making a workspace: %w", err)
 	}
 	return Workspace{w, ci.Owner}, nil

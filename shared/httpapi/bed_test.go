@@ -46,6 +46,7 @@ type options struct {
 	public  string // PUBLIC_URL, when it is another than where the server listens
 	allowed []string
 	scopes  []string // of the OAuth consumer
+	one     bool     // builds are not kept apart
 }
 
 // bed is an installation over SQLite with a sandbox as its Bitbucket.
@@ -134,7 +135,7 @@ func newBed(t *testing.T, o options) *bed {
 		Store: b.store, Bitbucket: bb, Consent: trips, Grants: b.grants, Hooks: b.hooks, PublicURL: b.public, Now: b.now, Log: logger,
 	})
 	b.ok(err)
-	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, Now: b.now, NewID: b.newID})
+	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID})
 	b.ok(err)
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)

@@ -151,3 +151,19 @@ func (b *bed) becomes(build string, state ci.State) {
 	})
 	b.ok(err)
 }
+
+func TestOneWorkspace(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{one: true})
+	br := b.signsIn("alice")
+	first := br.makes("/api/workspaces", "First")
+	for _, name := range []string{"alice", "bob"} {
+		b.signsIn(name).post("/api/workspaces", map[string]string{"name": "Second"}).want(409).says("one workspace only")
+	}
+	if got := br.get("/api/workspaces").want(200).items(); len(got) != 1 || got[0]["id"] != first {
+		t.Errorf("the workspaces are %v", got)
+	}
+	if only, err := b.store.OnlyWorkspace(t.Context(), first); err != nil || !only {
+		t.Errorf("the first workspace is the only one: %v, %v", only, err)
+	}
+}

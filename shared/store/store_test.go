@@ -627,6 +627,7 @@ func everything(t testing.TB, b *storetest.Bench) {
 	must(b.PutToken(ctx, store.APIToken{ID: "2", User: user.ID, Hash: "h2"}))
 	must(b.DeleteToken(ctx, user.ID, "1"))
 	must(b.CreateWorkspace(ctx, ci.Workspace{ID: "w", CreatedAt: now}, user.ID))
+	must(b.CreateOnlyWorkspace(ctx, ci.Workspace{ID: "only", CreatedAt: now}, user.ID))
 	_, err = b.OnlyWorkspace(ctx, "w")
 	must(err)
 	must(b.CreateApp(ctx, ci.App{ID: "app", Workspace: "w"}))

@@ -4,23 +4,45 @@ import (
 	"context"
 
 	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
 	"runnerhub/shared/table"
 )
 
 func workspaceKey(id string) table.Key           { return key("WORKSPACE#"+id, "WORKSPACE") }
 func memberKey(workspace, user string) table.Key { return key("WORKSPACE#"+workspace, "MEMBER#"+user) }
+func onlyKey() table.Key                         { return key("INSTALLATION", "WORKSPACE") }
 func appKey(id string) table.Key                 { return key("APP#"+id, "APP") }
 
 // CreateWorkspace stores a workspace with its first member, the owner. Created
 // again with the same id it changes nothing.
 func (s *Store) CreateWorkspace(ctx context.Context, w ci.Workspace, owner string) error {
+	return s.createWorkspace(ctx, w, owner, false)
+}
+
+// CreateOnlyWorkspace is CreateWorkspace where builds are not isolated: the workspace
+// becomes the one that OnlyWorkspace knows. fault.Conflict says that another is.
+func (s *Store) CreateOnlyWorkspace(ctx context.Context, w ci.Workspace, owner string) error {
+	return s.createWorkspace(ctx, w, owner, true)
+}
+
+func (s *Store) createWorkspace(ctx context.Context, w ci.Workspace, owner string, only bool) error {
 	return s.again(ctx, func() error {
 		_, known, err := find[ci.Workspace](ctx, s, workspaceKey(w.ID), "workspace")
 		if err != nil || known != 0 {
 			return err
 		}
-		m := ci.Member{Workspace: w.ID, User: owner, Role: ci.Owner, CreatedAt: w.CreatedAt}
 		var c change
+		if only {
+			_, taken, err := find[string](ctx, s, onlyKey(), "only workspace")
+			if err != nil {
+				return err
+			}
+			if taken != 0 {
+				return fault.New(fault.Conflict, "this installation has its one workspace")
+			}
+			c.put(onlyKey(), w.ID, table.Absent())
+		}
+		m := ci.Member{Workspace: w.ID, User: owner, Role: ci.Owner, CreatedAt: w.CreatedAt}
 		c.put(workspaceKey(w.ID), w, table.Absent())
 		c.put(memberKey(w.ID, owner), m, table.Absent())
 		c.put(key("USER#"+owner, "WORKSPACE#"+w.ID), m, table.Absent())
@@ -58,7 +80,7 @@ func (s *Store) WorkspacesOf(ctx context.Context, user, cursor string) (Page[ci.
 // OnlyWorkspace registers id as the one workspace of an installation whose
 // builds are not isolated, and answers whether it is that one. The first to ask is.
 func (s *Store) OnlyWorkspace(ctx context.Context, id string) (bool, error) {
-	first, err := s.pin(ctx, key("INSTALLATION", "WORKSPACE"), id, "only workspace")
+	first, err := s.pin(ctx, onlyKey(), id, "only workspace")
 	return first == id, err
 }
 
