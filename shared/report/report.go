@@ -331,19 +331,17 @@ func verdict(s runner.State) (ci.State, string) {
 	if s.Detail != "" {
 		detail = ": " + s.Detail
 	}
-	switch {
-	case s.Phase == runner.Lost:
-		return ci.Errored, "the runner lost the build" + detail
-	case s.Result == runner.Succeeded:
+	switch s.Result {
+	case runner.Succeeded:
 		return ci.Successful, ""
-	case s.Result == runner.Failed:
+	case runner.Failed:
 		return ci.Failed, "the build ended without a report" + detail
-	case s.Result == runner.Stopped:
+	case runner.Stopped:
 		return ci.Stopped, "stopped" + detail
-	case s.Result == runner.TimedOut:
+	case runner.TimedOut:
 		return ci.TimedOut, "the runner ended the build at its limit" + detail
-	default:
-		return ci.Errored, "the build ended without a report" + detail
+	default: // lost, or an end that its steps did not bring about
+		return ci.Errored, "the runner lost the build" + detail
 	}
 }
 

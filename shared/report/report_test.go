@@ -179,6 +179,7 @@ func TestWhatRunnersSay(t *testing.T) {
 	}{
 		"succeeded": {runner.State{Phase: runner.Ended, Result: runner.Succeeded}, ci.Successful},
 		"failed":    {runner.State{Phase: runner.Ended, Result: runner.Failed}, ci.Failed},
+		"errored":   {runner.State{Phase: runner.Ended, Result: runner.Errored, Detail: "the machine was restarted"}, ci.Errored},
 		"stopped":   {runner.State{Phase: runner.Ended, Result: runner.Stopped}, ci.Stopped},
 		"timed out": {runner.State{Phase: runner.Ended, Result: runner.TimedOut}, ci.TimedOut},
 		"lost":      {runner.State{Phase: runner.Lost}, ci.Errored},

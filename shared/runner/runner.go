@@ -40,6 +40,9 @@ const (
 	Failed    Result = "FAILED"
 	Stopped   Result = "STOPPED"  // by Stop
 	TimedOut  Result = "TIMEDOUT" // by the runner's own limit
+	// Errored is an end that is not the work of the build's steps, as far as the runner
+	// knows: the agent could not prepare them, was killed, or went down with its machine.
+	Errored Result = "ERRORED"
 )
 
 // State is an answer of State, and what a runner says by itself when it changes.

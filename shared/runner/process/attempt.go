@@ -172,16 +172,19 @@ func (a *attempt) outcome(timedOut bool) runner.State {
 	case runner.VerdictStopped:
 		return ended(runner.Stopped, "")
 	case runner.VerdictError:
-		return ended(runner.Failed, "the agent could not prepare the build")
+		return ended(runner.Errored, "the agent could not prepare the build")
 	}
 	if a.meta.Stopping {
 		return ended(runner.Stopped, "")
+	}
+	if a.meta.Boot != bootID() {
+		return ended(runner.Errored, "the machine was restarted")
 	}
 	detail := "the agent ended without a result"
 	if said, _ := readSmall(a.errFile()); said != "" {
 		detail += ": " + said
 	}
-	return ended(runner.Failed, detail)
+	return ended(runner.Errored, detail)
 }
 
 // clear removes the build's files. They are taken from its user first, so that the

@@ -194,7 +194,7 @@ func TestResultIsNoTrap(t *testing.T) {
 			r := open(t, d)
 			server.Offer("trap", nil, runner.Step{Name: "s", Run: trap + "\nkill -KILL $PPID"})
 			start(t, r, job(server, "trap"))
-			if e := heard.await(t); e.State.Phase != runner.Ended || e.State.Result != runner.Failed || !strings.Contains(e.State.Detail, "without a result") {
+			if e := heard.await(t); e.State.Phase != runner.Ended || e.State.Result != runner.Errored || !strings.Contains(e.State.Detail, "without a result") {
 				t.Errorf("event %+v", e)
 			}
 		})
@@ -219,7 +219,7 @@ echo "agent $PPID"; while :; do sleep 100; done`})
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if e := heard.await(t); e.State.Result != runner.Failed {
+	if e := heard.await(t); e.State.Result != runner.Errored {
 		t.Errorf("event %+v", e)
 	}
 	if alive(t, daemon) {
@@ -281,6 +281,27 @@ func TestInterruptedStart(t *testing.T) {
 	}
 	if _, claims, _ := server.Last("unsure"); claims != 0 {
 		t.Errorf("the unsure attempt claimed %d times", claims)
+	}
+}
+
+// TestMachineRestarted finds a build that went down with its machine: nothing is known
+// of its steps, so it did not fail.
+func TestMachineRestarted(t *testing.T) {
+	t.Parallel()
+	d, heard := deps(t, newDir(t)), make(ends, 10)
+	d.Notify = heard.notify
+	attempt := filepath.Join(d.Dir, "attempts/a-down")
+	if err := os.MkdirAll(filepath.Join(attempt, "work"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record := `{"build":"b-down","attempt":"a-down","boot":"an earlier one","pid":1,"until":"2100-01-01T00:00:00Z","state":{"Phase":"RUNNING"}}`
+	if err := os.WriteFile(filepath.Join(attempt, "meta.json"), []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, d)
+	want := runner.State{Phase: runner.Ended, Result: runner.Errored, Detail: "the machine was restarted"}
+	if e := heard.await(t); e.Attempt != "a-down" || e.State != want {
+		t.Errorf("event %+v", e)
 	}
 }
 

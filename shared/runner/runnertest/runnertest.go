@@ -311,7 +311,7 @@ func twoAgents(b *bench) {
 			return err == nil && s.Phase == runner.Ended
 		}, func() string { return "both to end" })
 	}
-	if got := strings.Count(b.text("two"), "one: ran"); got != 1 || results[runner.Succeeded] != 1 || results[runner.Failed] != 1 {
+	if got := strings.Count(b.text("two"), "one: ran"); got != 1 || results[runner.Succeeded] != 1 || results[runner.Errored] != 1 {
 		b.Errorf("the step ran %d times, results %v", got, results)
 	}
 }
@@ -398,7 +398,7 @@ func over(b *bench) {
 	ref := b.start("over", nil, step("one", family))
 	pids := b.family("over")
 	b.server.Over("over")
-	b.ended(ref, "over", runner.Failed)
+	b.ended(ref, "over", runner.Errored)
 	b.dead(pids)
 }
 
@@ -534,7 +534,7 @@ func badCredential(b *bench) {
 	if report.Checkout != runner.VerdictFailed || !strings.Contains(report.Message, "Authentication failed") {
 		b.Errorf("checkout %s: %s", report.Checkout, report.Message)
 	}
-	b.ended(ref, "wrong", runner.Failed)
+	b.ended(ref, "wrong", runner.Errored)
 	if got := b.text("wrong"); strings.Contains(got, "never") || strings.Contains(got, "not-the-password") {
 		b.Errorf("log:\n%s", got)
 	}
