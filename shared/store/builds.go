@@ -292,14 +292,13 @@ func (b *Build) Begin(a Attempt, now time.Time) {
 // and of equals the one whose build has waited longest. Admitted is false when nobody
 // waits or there is no slot.
 func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attempt) (b Build, admitted bool, err error) {
-	tries := 0
+	unsure := false
 	err = s.again(ctx, func() error {
-		tries++
 		taken, version, err := find[slots](ctx, s, slotsKey(runner), "slots")
 		if err != nil {
 			return err
 		}
-		if tries > 1 { // the run before may have done it all the same
+		if unsure { // the run before may have done it all the same
 			b, admitted, err = s.buildOfAttempt(ctx, taken, a.ID)
 			if err != nil || admitted {
 				return err
@@ -331,6 +330,7 @@ func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attem
 			return err
 		}
 		if err := s.commit(ctx, &c); err != nil {
+			unsure = unsure || fault.Is(err, fault.Unknown)
 			return err
 		}
 		b.Version++

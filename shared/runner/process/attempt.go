@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,7 +70,7 @@ func (a *attempt) save() error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if err := writeDurably(a.metaFile(), body, 0o600); err != nil {
+	if err := writeDurably(a.metaFile(), bytes.NewReader(body), 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	return nil
@@ -250,13 +251,13 @@ func readSmall(path string) (string, error) {
 }
 
 // writeDurably replaces a file; after it returned, a crash shows the old or the new content.
-func writeDurably(path string, body []byte, mode os.FileMode) error {
+func writeDurably(path string, body io.Reader, mode os.FileMode) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(file.Name()) }() // gone already when all went well
-	_, err = file.Write(body)
+	_, err = io.Copy(file, body)
 	err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close())
 	if err == nil {
 		err = os.Rename(file.Name(), path)

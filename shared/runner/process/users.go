@@ -30,7 +30,9 @@ func installProgram(dir string, program []string) ([]string, error) {
 		return nil, fmt.Errorf("open agent program: %w", err)
 	}
 	defer func() { _ = source.Close() }()
-	body, err := io.ReadAll(source)
+	// Never whole in memory: the heap of the server would keep that size for minutes.
+	sum := sha256.New()
+	size, err := io.Copy(sum, source)
 	if err != nil {
 		return nil, fmt.Errorf("read agent program: %w", err)
 	}
@@ -41,10 +43,13 @@ func installProgram(dir string, program []string) ([]string, error) {
 	if err := os.Chmod(bin, 0o711); err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("agent-%x", sha256.Sum256(body))[:24]
+	name := fmt.Sprintf("agent-%x", sum.Sum(nil))[:24]
 	path := filepath.Join(bin, name)
-	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(body)) || info.Mode().Perm() != 0o711 {
-		if err := writeDurably(path, body, 0o711); err != nil {
+	if info, err := os.Stat(path); err != nil || info.Size() != size || info.Mode().Perm() != 0o711 {
+		if _, err := source.Seek(0, io.SeekStart); err != nil {
+			return nil, fmt.Errorf("read agent program: %w", err)
+		}
+		if err := writeDurably(path, source, 0o711); err != nil {
 			return nil, fmt.Errorf("copy agent program: %w", err)
 		}
 	}
