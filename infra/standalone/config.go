@@ -30,6 +30,7 @@ type config struct {
 	allowed       []string // Bitbucket workspaces, by UUID or slug
 	trustBuilds   bool
 	concurrency   int
+	buildUsers    int    // the first user id of builds; 0: the runner's own choice
 	sandbox       bool   // run one beside the server
 	sandboxListen string // host:port
 }
@@ -111,6 +112,11 @@ func readConfig(environ []string) (config, error) {
 	if v := e["RUNNERHUB_CONCURRENCY"]; v != "" {
 		if c.concurrency, err = strconv.Atoi(v); err != nil || c.concurrency < 1 || c.concurrency > 1000 {
 			return c, fmt.Errorf("RUNNERHUB_CONCURRENCY is %q; it is a number of builds from 1 to 1000", v)
+		}
+	}
+	if v := e["RUNNERHUB_BUILD_USERS"]; v != "" {
+		if c.buildUsers, err = strconv.Atoi(v); err != nil || c.buildUsers < 1000 || c.buildUsers > 1<<31-2000 {
+			return c, fmt.Errorf("RUNNERHUB_BUILD_USERS is %q; it is the first of 1,000 user ids that nobody else has, 1000 or higher", v)
 		}
 	}
 	return c, c.chooseBuilds(e)

@@ -326,8 +326,14 @@ func (s *site) start() *child {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	_, port, err := net.SplitHostPort(s.listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	cmd := exec.Command(self)
 	cmd.Env = append([]string{
+		// Other servers on this machine die as well: each has user ids of its own.
+		"RUNNERHUB_BUILD_USERS=" + port + "000",
 		"PATH=" + os.Getenv("PATH"), childVariable + "=1",
 		"RUNNERHUB_LISTEN=" + s.listen, "RUNNERHUB_DATA=" + s.data, "RUNNERHUB_BUILDS=" + s.builds, "RUNNERHUB_CONCURRENCY=2",
 		"BITBUCKET_CLIENT_ID=crash", "BITBUCKET_CLIENT_SECRET=crash-secret",

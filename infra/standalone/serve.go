@@ -220,6 +220,7 @@ func (s *server) contracts() error {
 	}
 	s.process, err = process.New(process.Deps{
 		Dir: c.builds, Program: []string{self, "agent"}, Path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		BaseUID: c.buildUsers,
 		Log: s.logs.File, Notify: s.notify, Slots: c.concurrency, Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
 	})
 	if err != nil {
