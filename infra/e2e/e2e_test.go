@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// script is one story, told to installations of its own.
+type script struct {
+	name string
+	run  func(t *testing.T, s stack)
+}
+
+// scripts are those that every way to run has to pass.
+func scripts() []script {
+	return []script{
+		{"walk", walk},
+		{"pull request", pullRequest},
+		{"push of many refs", manyRefs},
+		{"pipeline files", pipelineFiles},
+		{"Bitbucket is down", forgeDown},
+		{"Bitbucket limits the rate", forgeLimits},
+		{"Bitbucket's answers are lost", forgeLoses},
+		{"token expires", tokenExpires},
+		{"grant is refused", grantRefused},
+		{"tenants", tenants},
+		{"webhooks", webhooks},
+		{"many pushes", manyPushes},
+	}
+}
+
+// TestEndToEnd runs every script against the stack that STACK names.
+func TestEndToEnd(t *testing.T) {
+	stacks := map[string]func(*testing.T) stack{"standalone": newStandalone}
+	name := os.Getenv("STACK")
+	if name == "" {
+		name = "standalone"
+	}
+	open, ok := stacks[name]
+	if !ok {
+		t.Fatalf("STACK is %q; it is one of: %s", name, strings.Join(slices.Sorted(maps.Keys(stacks)), ", "))
+	}
+	s := open(t)
+	for _, script := range append(s.scripts(), scripts()...) {
+		t.Run(script.name, func(t *testing.T) {
+			t.Parallel()
+			script.run(t, s)
+		})
+	}
+}
