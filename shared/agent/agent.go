@@ -291,7 +291,9 @@ func (a *agent) finish(stopping context.Context, c *client, work *handover, repo
 	defer cancel()
 	defer context.AfterFunc(stopping, func() { time.AfterFunc(a.Limits.StopFor, cancel) })()
 	var answer runner.ReportAnswer
-	if err := c.call(ctx, runner.StepsPath, work.next(report), &answer); err != nil {
+	// A ticket ends with its build: when the answer to this report is lost, its repeat
+	// finds the attempt over.
+	if err := c.call(ctx, runner.StepsPath, work.next(report), &answer); err != nil && !errors.Is(err, errNotOurs) {
 		return fail(a.Stderr, fmt.Errorf("report the result %s: %w", verdict, err))
 	}
 	switch verdict {

@@ -325,36 +325,45 @@ func TestLogLimit(t *testing.T) {
 	}
 }
 
-// TestReports lets the server fail for long, and be gone at the end.
+// TestReports lets the server fail for long, lose its last answer, and be gone at the end.
 func TestReports(t *testing.T) {
 	t.Parallel()
 	server := runnertest.NewServer(t)
-	server.Offer("x", nil, runner.Step{Name: "s", Run: "echo ran; until [ -e ../go ]; do sleep 0.02; done"})
-	b := run(t, "agent", server.URL, runnertest.TicketOf("x"))
-	running := server.Await(t, "x", "a running step", func(r runner.Report) bool {
-		return len(r.Steps) > 0 && r.Steps[0].State == runner.StepRunning
-	})
+	begin := func(name, mode string) (*build, runner.Report) {
+		server.Offer(name, nil, runner.Step{Name: "s", Run: "echo ran; until [ -e ../go ]; do sleep 0.02; done"})
+		b := run(t, mode, server.URL, runnertest.TicketOf(name))
+		return b, server.Await(t, name, "a running step", func(r runner.Report) bool {
+			return len(r.Steps) > 0 && r.Steps[0].State == runner.StepRunning
+		})
+	}
+	release := func(b *build) {
+		if err := os.WriteFile(filepath.Join(b.dir, "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	b, running := begin("x", "agent")
 	if running.Checkout != runner.VerdictSuccessful || running.Result != "" || running.Steps[0].StartedAt.IsZero() {
 		t.Errorf("report %+v", running)
 	}
 	server.Fail("x", runner.StepsPath, 5)
-	if err := os.WriteFile(filepath.Join(b.dir, "go"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	release(b)
 	b.ends(runner.ExitSuccessful)
 	if last := server.AwaitResult(t, "x"); last.Result != runner.VerdictSuccessful || last.Sequence <= running.Sequence {
 		t.Errorf("report %+v", last)
 	}
 
-	server.Offer("gone", nil, runner.Step{Name: "s", Run: "until [ -e ../go ]; do sleep 0.02; done"})
-	b = run(t, "agent-hasty", server.URL, runnertest.TicketOf("gone"))
-	server.Await(t, "gone", "a running step", func(r runner.Report) bool {
-		return len(r.Steps) > 0 && r.Steps[0].State == runner.StepRunning
-	})
-	server.Fail("gone", runner.StepsPath, 1_000_000)
-	if err := os.WriteFile(filepath.Join(b.dir, "go"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	b, _ = begin("unheard", "agent")
+	server.Lose("unheard", runner.StepsPath, 1_000_000)
+	release(b)
+	b.ends(runner.ExitSuccessful)
+	if last := server.AwaitResult(t, "unheard"); last.Result != runner.VerdictSuccessful {
+		t.Errorf("report %+v", last)
 	}
+
+	b, _ = begin("gone", "agent-hasty")
+	server.Fail("gone", runner.StepsPath, 1_000_000)
+	release(b)
 	b.ends(runner.ExitOther)
 	if left, err := os.ReadFile(filepath.Join(b.dir, runner.ResultFile)); err != nil || string(left) != string(runner.VerdictSuccessful) {
 		t.Errorf("left %q, %v", left, err)

@@ -5,7 +5,8 @@ import "time"
 // What follows is spoken between a build and the server, as JSON over HTTP: the
 // agent claims its work with POST ClaimPath and says how it goes with POST StepsPath.
 // Both answer 401 for a ticket they do not know and 409 for an attempt that is over
-// or that another agent claimed; the agent then ends with ExitNotOurs.
+// or that another agent claimed; the agent then ends with ExitNotOurs. A ticket ends with its
+// build, so the repeat of a last report whose answer was lost is refused like this, too.
 
 // Paths below Job.Address, and the two variables that a runner gives the agent.
 // Nothing else may stand in the agent's environment that a build must not read.

@@ -284,6 +284,7 @@ func (s *Server) steps(w http.ResponseWriter, r *http.Request) {
 			job.last = in
 		}
 		job.checkout = job.checkout || in.Checkout == runner.VerdictSuccessful
+		job.over = in.Result != "" // so a repeat of the last report is refused
 		return http.StatusOK, runner.ReportAnswer{Stop: job.stop}
 	})
 }
