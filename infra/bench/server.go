@@ -127,10 +127,10 @@ func serve(ctx context.Context, c serverConfig, ready func()) (err error) {
 	}
 	var working sync.WaitGroup
 	working.Go(func() {
-		queue.Consumer{Queue: s.deliveries, Handle: inLane("deliveries", s.dispatch.Handle), Workers: 4, Name: "deliveries", Log: s.log}.Run(ctx)
+		queue.Consumer{Queue: s.deliveries, Handle: inLane("deliveries", s.dispatch.Handle), Workers: 8, Name: "deliveries", Log: s.log}.Run(ctx)
 	})
 	working.Go(func() {
-		queue.Consumer{Queue: s.reports, Handle: inLane("reports", s.report.Handle), Workers: 4, Name: "reports", Log: s.log}.Run(ctx)
+		queue.Consumer{Queue: s.reports, Handle: inLane("reports", s.report.Handle), Workers: 8, Name: "reports", Log: s.log}.Run(ctx)
 	})
 	defer working.Wait()
 	web := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}

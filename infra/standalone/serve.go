@@ -54,6 +54,11 @@ const (
 	// expired ones removed.
 	sweepEvery = time.Minute
 	cleanEvery = time.Hour
+	// deciders and posters are how many messages of each queue are worked on at once.
+	// They wait for Bitbucket most of the time; more of them would leave
+	// less of a small machine to webhooks.
+	deciders = 8
+	posters  = 8
 	// stopWithin bounds an orderly end.
 	stopWithin = 20 * time.Second
 )
@@ -221,7 +226,7 @@ func (s *server) contracts() error {
 	s.process, err = process.New(process.Deps{
 		Dir: c.builds, Program: []string{self, "agent"}, Path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		BaseUID: c.buildUsers,
-		Log: s.logs.File, Notify: s.notify, Slots: c.concurrency, Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
+		Log:     s.logs.File, Notify: s.notify, Slots: c.concurrency, Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
@@ -313,15 +318,15 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReporting()
 	defer stopDeciding()
-	var deciders, reporters sync.WaitGroup
-	deciders.Go(func() {
-		queue.Consumer{Queue: s.deliveries, Handle: s.dispatch.Handle, Workers: 4, Name: "deliveries", Log: s.log}.Run(deciding)
+	var atWork, atReports sync.WaitGroup
+	atWork.Go(func() {
+		queue.Consumer{Queue: s.deliveries, Handle: s.dispatch.Handle, Workers: deciders, Name: "deliveries", Log: s.log}.Run(deciding)
 	})
-	deciders.Go(func() { s.every(deciding, sweepEvery, "sweep", s.sweep.Run) })
-	deciders.Go(func() { s.every(deciding, sweepEvery, "refresh", s.refresh.Run) })
-	deciders.Go(func() { s.every(deciding, cleanEvery, "clean", s.clean) })
-	reporters.Go(func() {
-		queue.Consumer{Queue: s.reports, Handle: s.report.Handle, Workers: 4, Name: "reports", Log: s.log}.Run(reporting)
+	atWork.Go(func() { s.every(deciding, sweepEvery, "sweep", s.sweep.Run) })
+	atWork.Go(func() { s.every(deciding, sweepEvery, "refresh", s.refresh.Run) })
+	atWork.Go(func() { s.every(deciding, cleanEvery, "clean", s.clean) })
+	atReports.Go(func() {
+		queue.Consumer{Queue: s.reports, Handle: s.report.Handle, Workers: posters, Name: "reports", Log: s.log}.Run(reporting)
 	})
 	s.greet()
 
@@ -335,10 +340,10 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
 	stopDeciding()
-	deciders.Wait()
+	atWork.Wait()
 	s.endBuilds(stopping)
 	stopReporting()
-	reporters.Wait()
+	atReports.Wait()
 	if shut := httpServer.Shutdown(stopping); shut != nil {
 		_ = httpServer.Close()
 	}
