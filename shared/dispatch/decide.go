@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/buildlog"
@@ -21,6 +22,10 @@ import (
 // maxFile is the longest pipeline file in bytes that is read.
 const maxFile = 256 << 10
 
+// commitLag is how long after its event a commit may be missing: right after a push
+// Bitbucket has been seen to answer 404 for what it then has.
+const commitLag = 5 * time.Minute
+
 const (
 	// maxReason cuts what a build says of its state, in bytes.
 	maxReason = 2000
@@ -34,6 +39,7 @@ type candidate struct {
 	tie      ci.Repository
 	client   *bitbucket.Client
 	delivery string
+	received time.Time // the delivery
 
 	ref     string // for people
 	trigger ci.Trigger
@@ -73,7 +79,7 @@ func (d *Dispatch) decide(ctx context.Context, record store.Delivery) ([]ci.Deci
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: %w", err)
 	}
-	base := candidate{app: app, tie: tie, client: client, delivery: record.ID}
+	base := candidate{app: app, tie: tie, client: client, delivery: record.ID, received: record.ReceivedAt}
 	if event.Kind == ci.EventPullRequest {
 		return told(pullRequestRef(*event.PullRequest))(d.pullRequest(ctx, base, *event.PullRequest))
 	}
@@ -196,12 +202,9 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		return c.skip("%s comes from a fork, and forks are not built", c.ref), nil
 	}
 	// Events carry 12 characters; cloning, reading and posting need them all.
-	commit, err := c.client.Commit(ctx, c.tie.UUID, pr.SourceHash)
-	if fault.Is(err, fault.NotFound) {
-		return c.skip("commit %s of %s does not exist any more", pr.SourceHash, c.ref), nil
-	}
+	commit, err := d.commit(ctx, c, pr.SourceHash)
 	if err != nil {
-		return nil, fmt.Errorf("dispatch: resolving %s: %w", pr.SourceHash, err)
+		return nil, err
 	}
 	c.commit, c.message, c.author = commit.Hash, commit.Message, commit.Author
 	c = c.of(pr)
@@ -210,6 +213,22 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		return decisions, err
 	}
 	return d.match(ctx, c, file, pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch})
+}
+
+// commit reads a commit of an event. One that is not found may only not be there yet:
+// that is fault.Unavailable for a while, and fault.NotFound then.
+func (d *Dispatch) commit(ctx context.Context, c candidate, hash string) (bitbucket.Commit, error) {
+	commit, err := c.client.Commit(ctx, c.tie.UUID, hash)
+	switch {
+	case err == nil:
+		return commit, nil
+	case !fault.Is(err, fault.NotFound):
+		return bitbucket.Commit{}, fmt.Errorf("dispatch: reading commit %.12s: %w", hash, err)
+	case d.Now().Sub(c.received) < commitLag:
+		return bitbucket.Commit{}, fault.Wrap(fault.Unavailable, err, "Bitbucket does not show commit %.12s yet", hash)
+	default:
+		return bitbucket.Commit{}, fault.Wrap(fault.NotFound, err, "commit %.12s cannot be read: it is not on Bitbucket, or not any more", hash)
+	}
 }
 
 // planned is a pipeline file with its plan.
@@ -246,6 +265,9 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decisi
 			return nil, decisions, err
 		}
 		return &planned{file, path, plan}, nil, nil
+	}
+	if _, err := d.commit(ctx, c, c.commit); err != nil {
+		return nil, nil, err
 	}
 	return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(paths, " nor "), c.commit), nil
 }

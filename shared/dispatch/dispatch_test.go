@@ -77,8 +77,14 @@ func TestDecisions(t *testing.T) {
 		"a folder in its place": {"", "", func(b *dispatchtest.Bench) any {
 			return b.Push(dispatchtest.Change{Name: "empty", New: b.Commit("main", ".runnerhub/runnerhub.yml/x", "")})
 		}, ci.Broken, "branch empty", "is a directory"},
-		"no such commit": {onMain, "", func(b *dispatchtest.Bench) any {
-			return b.Push(dispatchtest.Change{Name: "main", New: old})
+		"no pipeline file": {onMain, "", func(b *dispatchtest.Bench) any {
+			b.Transport.Answer(func(r *http.Request) int {
+				if strings.Contains(r.URL.Path, "/src/") {
+					return http.StatusNotFound
+				}
+				return 0
+			})
+			return b.Push(dispatchtest.Change{Name: "main", New: b.Main})
 		}, ci.Skipped, "branch main", "no pipeline file: neither .runnerhub/runnerhub.yml nor runnerhub.yml exists"},
 		"a broken file": {nonsense, "", func(b *dispatchtest.Bench) any {
 			return b.Push(dispatchtest.Change{Name: "main", New: b.Main})
@@ -108,9 +114,6 @@ func TestDecisions(t *testing.T) {
 		"a comment": {onPR, "pullrequest:comment_created", func(b *dispatchtest.Bench) any {
 			return b.PullRequest(7, "feature", b.Main, "main")
 		}, ci.Skipped, "pull request #7", "nothing to build"},
-		"a commit that is gone": {onPR, "pullrequest:updated", func(b *dispatchtest.Bench) any {
-			return b.PullRequest(7, "feature", old, "main")
-		}, ci.Skipped, "pull request #7", "does not exist any more"},
 		"another repository": {onMain, "", func(b *dispatchtest.Bench) any {
 			body := b.Push(dispatchtest.Change{Name: "main", New: b.Main})
 			body["repository"] = map[string]any{"uuid": "{11111111-2222-3333-4444-555555555555}", "full_name": "acme/docs"}
@@ -367,6 +370,47 @@ func TestBitbucketDown(t *testing.T) {
 		b.Clock.Add(2 * time.Minute)
 		expect(b, one(b, name), ci.Built, "")
 		b.Check(t)
+	}
+}
+
+// Right after a push, Bitbucket may not show the commit yet.
+func TestCommitNotThere(t *testing.T) {
+	t.Parallel()
+	for name, event := range map[string]string{"push": "repo:push", "pull request": "pullrequest:created"} {
+		for _, comes := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " ", comes), func(t *testing.T) {
+				t.Parallel()
+				b := dispatchtest.New(t, onPR)
+				b.Transport.Answer(func(r *http.Request) int {
+					if strings.Contains(r.URL.Path, b.Main[:12]) {
+						return http.StatusNotFound
+					}
+					return 0
+				})
+				var body any = b.Push(dispatchtest.Change{Name: "main", New: b.Main})
+				if name == "pull request" {
+					body = b.PullRequest(7, "feature", b.Main, "main")
+				}
+				b.Deliver("d", event, body)
+				for range 4 {
+					b.Pump()
+					d, err := b.Delivery(t.Context(), "d")
+					if err != nil || !d.DecidedAt.IsZero() || !strings.Contains(d.Note, "does not show commit "+b.Main[:12]+" yet") {
+						t.Errorf("%+v, %v", d, err)
+					}
+					b.Clock.Add(time.Minute)
+				}
+				if comes {
+					b.Transport.Answer(nil)
+					b.Clock.Add(time.Minute)
+					expect(b, one(b, "d"), ci.Built, "")
+				} else {
+					b.Clock.Add(10 * time.Minute)
+					expect(b, one(b, "d"), ci.Skipped, "commit "+b.Main[:12]+" cannot be read")
+				}
+				b.Check(t)
+			})
+		}
 	}
 }
 
