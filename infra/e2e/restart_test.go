@@ -18,11 +18,11 @@ func stopped(t *testing.T, in stack) {
 	running := s.pushSteps("trap '' TERM; sleep 1000 & setsid sleep 1000 & echo at work; wait; sleep 1000")
 	s.logged(running.ID, "at work")
 	if got := len(h.processes()); got < 6 {
-		t.Fatalf("expected server, sandbox, agent and three of the step to be found: %q", h.processes())
+		t.Fatalf("expected server, sandbox, agent and three of the step to be found: %v", h.processes())
 	}
 	h.stop()
 	if left := h.processes(); len(left) > 0 {
-		t.Errorf("these are left after an orderly end: %q", left)
+		t.Errorf("these are left after an orderly end: %v", left)
 	}
 
 	h.start()

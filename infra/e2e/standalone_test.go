@@ -87,6 +87,10 @@ func (s *standalone) home(t *testing.T, settings ...string) *home {
 		if h.server != nil {
 			h.stop()
 		}
+		for _, p := range h.processes() {
+			t.Errorf("left behind: %v", p)
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
 		if t.Failed() {
 			t.Logf("== the server's log\n%s", h.said())
 		}
@@ -208,16 +212,22 @@ func (h *home) kill() {
 // pid is the server's process.
 func (h *home) pid() int { return h.server.cmd.Process.Pid }
 
-// processes are those that belong to the installation, as "pid command line": the
-// server, the sandbox, agents and what builds started. Each has one of its folders in its
-// command line, its environment or as its own.
-func (h *home) processes() []string {
+// process is one of the machine's.
+type process struct {
+	pid     int
+	command string
+}
+
+// processes are those that belong to the installation: the server, the sandbox, agents
+// and what builds started. Each has one of its folders in its command line, its
+// environment or as its own.
+func (h *home) processes() []process {
 	h.t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var all []string
+	var all []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
@@ -231,7 +241,7 @@ func (h *home) processes() []string {
 			continue
 		}
 		if bytes.Contains(append(command, environ...), []byte(h.root+"/")) || strings.HasPrefix(folder, h.root) {
-			all = append(all, fmt.Sprintf("%d %s", pid, bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+			all = append(all, process{pid, string(bytes.ReplaceAll(command, []byte{0}, []byte{' '}))})
 		}
 	}
 	return all
@@ -244,8 +254,8 @@ func (h *home) gone(what string) {
 	defer cancel()
 	err := visitor.Until(ctx, "the end of "+what, func() (bool, error) {
 		for _, p := range h.processes() {
-			if strings.Contains(p, what) {
-				return false, errors.New(p)
+			if strings.Contains(p.command, what) {
+				return false, fmt.Errorf("process %d still runs: %s", p.pid, p.command)
 			}
 		}
 		return true, nil

@@ -80,7 +80,7 @@ func troubleAtStart(t *testing.T, in stack) {
 		restore()
 	}
 	if left := h.processes(); len(left) > 0 {
-		t.Errorf("the refused starts left %q", left)
+		t.Errorf("the refused starts left %v", left)
 	}
 	h.start()
 	s.must(s.Call(t.Context(), http.MethodGet, "/api/apps/"+s.app, nil, nil))
