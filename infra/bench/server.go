@@ -237,7 +237,7 @@ func (s *server) drivers() error {
 	}
 	s.items = &recordedTable{items, s.rec}
 	for i, name := range []string{"deliveries", "reports"} {
-		s.drains[i], err = queuefile.New(queuefile.Deps{File: s.file, Name: name, Visibility: 2 * time.Minute, MaxAttempts: 20, Now: time.Now})
+		s.drains[i], err = queuefile.New(queuefile.Deps{File: s.file, Name: name, Visibility: 2 * time.Minute, MaxAttempts: 20, Now: time.Now, Log: s.log})
 		if err != nil {
 			return err
 		}

@@ -29,6 +29,7 @@ type config struct {
 	clientSecret  secret.Text
 	allowed       []string // Bitbucket workspaces, by UUID or slug
 	trustBuilds   bool
+	redrive       bool // deliver dead letters again
 	concurrency   int
 	buildUsers    int    // the first user id of builds; 0: the runner's own choice
 	sandbox       bool   // run one beside the server
@@ -102,12 +103,11 @@ func readConfig(environ []string) (config, error) {
 			c.allowed = append(c.allowed, name)
 		}
 	}
-	switch v := e["RUNNERHUB_TRUST_BUILDS"]; v {
-	case "", "0":
-	case "1":
-		c.trustBuilds = true
-	default:
-		return c, fmt.Errorf("RUNNERHUB_TRUST_BUILDS is %q; it is 1 or absent", v)
+	if c.trustBuilds, err = checkSwitch("RUNNERHUB_TRUST_BUILDS", e["RUNNERHUB_TRUST_BUILDS"]); err != nil {
+		return c, err
+	}
+	if c.redrive, err = checkSwitch("RUNNERHUB_REDRIVE", e["RUNNERHUB_REDRIVE"]); err != nil {
+		return c, err
 	}
 	if v := e["RUNNERHUB_CONCURRENCY"]; v != "" {
 		if c.concurrency, err = strconv.Atoi(v); err != nil || c.concurrency < 1 || c.concurrency > 1000 {
@@ -177,6 +177,16 @@ func checkListen(name, address string) error {
 		}
 	}
 	return nil
+}
+
+func checkSwitch(name, text string) (bool, error) {
+	switch text {
+	case "", "0":
+		return false, nil
+	case "1":
+		return true, nil
+	}
+	return false, fmt.Errorf("%s is %q; it is 1 or absent", name, text)
 }
 
 func checkURL(name, text string) (string, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -161,7 +162,7 @@ func (s *server) open(ctx context.Context, address string) error {
 	if s.file, err = datafile.Open(datafile.Deps{Path: path}); err != nil {
 		return err
 	}
-	if err := s.contracts(); err != nil {
+	if err := s.contracts(ctx); err != nil {
 		return err
 	}
 	if c.sandbox {
@@ -197,7 +198,7 @@ func (s *server) vaults(mustExist bool) error {
 }
 
 // contracts opens the drivers.
-func (s *server) contracts() error {
+func (s *server) contracts(ctx context.Context) error {
 	c := s.config
 	items, err := tablefile.New(tablefile.Deps{File: s.file, Now: time.Now})
 	if err != nil {
@@ -209,8 +210,11 @@ func (s *server) contracts() error {
 		return err
 	}
 	for name, q := range map[string]*queue.Queue{"deliveries": &s.deliveries, "reports": &s.reports} {
-		opened, err := queuefile.New(queuefile.Deps{File: s.file, Name: name, Visibility: visibility, MaxAttempts: maxAttempts, Now: time.Now})
+		opened, err := queuefile.New(queuefile.Deps{File: s.file, Name: name, Visibility: visibility, MaxAttempts: maxAttempts, Now: time.Now, Log: s.log})
 		if err != nil {
+			return err
+		}
+		if err := s.deadLetters(ctx, name, opened); err != nil {
 			return err
 		}
 		*q = s.seams.queue(name, opened)
@@ -238,6 +242,27 @@ func (s *server) contracts() error {
 				"run as root, keep to a loopback address, or set RUNNERHUB_TRUST_BUILDS=1 if everyone who can push may read everything here", c.publicURL)
 		}
 		s.log.Warn("builds run as the server's own user and can read its data: one workspace only, no forks (run as root to keep builds apart)")
+	}
+	return nil
+}
+
+// deadLetters delivers those of a queue again if that was asked for, and tells of
+// them otherwise.
+func (s *server) deadLetters(ctx context.Context, name string, q *queuefile.Queue) error {
+	if s.config.redrive {
+		n, err := q.Redrive(ctx, math.MaxInt32)
+		if err != nil {
+			return err
+		}
+		s.log.Info("dead letters are delivered again", "queue", name, "messages", n)
+		return nil
+	}
+	stats, err := q.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if stats.Dead > 0 {
+		s.log.Error("there are dead letters; see docs/operations.md", "queue", name, "messages", stats.Dead)
 	}
 	return nil
 }

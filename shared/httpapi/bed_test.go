@@ -106,7 +106,7 @@ func newBed(t *testing.T, o options) *bed {
 	t.Cleanup(func() { b.ok(file.Close()) })
 	b.table, err = tablesqlite.New(tablesqlite.Deps{File: file, Now: b.now})
 	b.ok(err)
-	queue, err := queuesqlite.New(queuesqlite.Deps{File: file, Name: "deliveries", Visibility: time.Minute, MaxAttempts: 3, Now: b.now})
+	queue, err := queuesqlite.New(queuesqlite.Deps{File: file, Name: "deliveries", Visibility: time.Minute, MaxAttempts: 3, Now: b.now, Log: logger})
 	b.ok(err)
 	b.store, err = store.New(store.Deps{Table: b.table, Now: b.now, NewID: b.newID})
 	b.ok(err)

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ func newBench(t *testing.T) *bench {
 	if b.vault, err = keyfile.New(keyfile.Deps{Path: filepath.Join(t.TempDir(), "key"), Name: "hooks"}); err != nil {
 		t.Fatal(err)
 	}
-	real, err := queues.New(queues.Deps{File: b.File, Name: "deliveries", Visibility: time.Minute, MaxAttempts: 3, Now: b.Clock.Now})
+	real, err := queues.New(queues.Deps{File: b.File, Name: "deliveries", Visibility: time.Minute, MaxAttempts: 3, Now: b.Clock.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func open(t *testing.T, visibility time.Duration) *sqlite.Queue {
 			t.Error(err)
 		}
 	})
-	q, err := sqlite.New(sqlite.Deps{File: f, Name: "test", Visibility: visibility, MaxAttempts: 5, Now: time.Now})
+	q, err := sqlite.New(sqlite.Deps{File: f, Name: "test", Visibility: visibility, MaxAttempts: 5, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func (b *Bench) makeParts() {
 	b.Must(err)
 	b.Cleanup(func() { _ = b.BuildLog.Close() })
 	for name, q := range map[string]**Queue{"deliveries": &b.Deliveries, "reports": &b.Reports} {
-		real, err := queues.New(queues.Deps{File: b.File, Name: name, Visibility: 5 * time.Minute, MaxAttempts: 20, Now: b.Clock.Now})
+		real, err := queues.New(queues.Deps{File: b.File, Name: name, Visibility: 5 * time.Minute, MaxAttempts: 20, Now: b.Clock.Now, Log: slog.New(slog.DiscardHandler)})
 		b.Must(err)
 		*q = &Queue{Queue: real}
 	}

@@ -13,6 +13,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ type Deps struct {
 	MaxAttempts int
 	// Now must advance with the real time, for which waiting receivers wait.
 	Now func() time.Time
+	Log *slog.Logger // of what nobody else sees: a message that becomes a dead letter
 }
 
 // Queue implements queue.Queue.
@@ -49,8 +51,8 @@ var _ queue.Queue = (*Queue)(nil)
 // New opens the queue with the name. Messages that an earlier process held are
 // visible again at once: their holders have died with it.
 func New(deps Deps) (*Queue, error) {
-	if deps.File == nil || deps.Name == "" || deps.Visibility < time.Millisecond || deps.MaxAttempts < 1 || deps.Now == nil {
-		return nil, errors.New("queue/sqlite: no file, name, visibility, attempts or clock")
+	if deps.File == nil || deps.Name == "" || deps.Visibility < time.Millisecond || deps.MaxAttempts < 1 || deps.Now == nil || deps.Log == nil {
+		return nil, errors.New("queue/sqlite: no file, name, visibility, attempts, clock or log")
 	}
 	q := &Queue{deps: deps, bell: make(chan struct{}, 1)}
 	err := deps.File.Write(context.Background(), func(tx *datafile.Tx) error {
@@ -125,6 +127,7 @@ func (q *Queue) take(ctx context.Context, limit int) (taken []queue.Message, nex
 	if err != nil || next > 0 {
 		return nil, next, err
 	}
+	var dead []queue.Message
 	err = q.deps.File.Write(ctx, func(tx *datafile.Tx) error {
 		now := q.deps.Now()
 		receipt := q.deps.File.Session() + "-" + rand.Text()
@@ -136,6 +139,7 @@ func (q *Queue) take(ctx context.Context, limit int) (taken []queue.Message, nex
 			for _, m := range due {
 				if m.Attempt > q.deps.MaxAttempts {
 					_, err = tx.Exec(`UPDATE messages SET dead_at = ?, receipt = NULL WHERE id = ?`, now.UnixMilli(), m.ID)
+					dead = append(dead, m)
 				} else {
 					until := after(now, q.deps.Visibility)
 					_, err = tx.Exec(`UPDATE messages SET attempts = ?, receipt = ?, visible_at = ? WHERE id = ?`, m.Attempt, receipt, until, m.ID)
@@ -152,6 +156,9 @@ func (q *Queue) take(ctx context.Context, limit int) (taken []queue.Message, nex
 	})
 	if err != nil {
 		return nil, 0, err
+	}
+	for _, m := range dead {
+		q.deps.Log.Error("a message is a dead letter from now on", "queue", q.deps.Name, "message", m.ID, "attempts", m.Attempt-1)
 	}
 	// Another one was faster, or only dead letters were due: look again at once.
 	return taken, 0, nil

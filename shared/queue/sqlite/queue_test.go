@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +25,7 @@ func harness() queuetest.Harness {
 			if err != nil {
 				return nil, nil, err
 			}
-			q, err := New(Deps{File: f, Name: "test", Visibility: s.Visibility, MaxAttempts: s.MaxAttempts, Now: time.Now})
+			q, err := New(Deps{File: f, Name: "test", Visibility: s.Visibility, MaxAttempts: s.MaxAttempts, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 			return q, f.Close, err
 		},
 		Shortest: 100 * time.Millisecond,
@@ -52,7 +55,7 @@ func file(t testing.TB, path string) *datafile.File {
 
 func named(t testing.TB, f *datafile.File, name string) *Queue {
 	t.Helper()
-	q, err := New(Deps{File: f, Name: name, Visibility: time.Hour, MaxAttempts: 3, Now: time.Now})
+	q, err := New(Deps{File: f, Name: name, Visibility: time.Hour, MaxAttempts: 3, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +207,31 @@ func BenchmarkReceiveDelete(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Nobody else sees a message become a dead letter: no handler gets it any more.
+func TestDeadLettersAreLogged(t *testing.T) {
+	t.Parallel()
+	var written bytes.Buffer
+	q, err := New(Deps{
+		File: file(t, filepath.Join(t.TempDir(), "runnerhub.db")), Name: "queue", Visibility: time.Hour, MaxAttempts: 2, Now: time.Now,
+		Log: slog.New(slog.NewTextHandler(&written, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, q, "bad")
+	for range 2 {
+		if err := q.Retry(t.Context(), receive(t, q).Receipt, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if messages, err := q.Receive(t.Context(), 1, 0); len(messages) != 0 || err != nil {
+		t.Errorf("received %v, %v", messages, err)
+	}
+	if got := written.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "queue=queue message=1 attempts=2") || strings.Contains(got, "bad") {
+		t.Errorf("the log is %q", got)
 	}
 }
 

@@ -44,7 +44,7 @@ func newState(t *testing.T) state {
 		t.Fatal(err)
 	}
 	messages, err := sqlitequeue.New(sqlitequeue.Deps{
-		File: file, Name: "due", Visibility: time.Minute, MaxAttempts: 5, Now: time.Now,
+		File: file, Name: "due", Visibility: time.Minute, MaxAttempts: 5, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
