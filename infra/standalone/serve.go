@@ -162,13 +162,15 @@ func (s *server) open(ctx context.Context, address string) error {
 	if s.file, err = datafile.Open(datafile.Deps{Path: path}); err != nil {
 		return err
 	}
-	if err := s.contracts(ctx); err != nil {
-		return err
-	}
+	// A start that has to be refused is refused before the runner takes up what is left
+	// of earlier builds.
 	if c.sandbox {
 		if s.sandbox, err = startSandbox(ctx, c, s.log); err != nil {
 			return err
 		}
+	}
+	if err := s.contracts(ctx); err != nil {
+		return err
 	}
 	client := bitbucket.NewHTTPClient()
 	client.Transport = s.seams.http(client.Transport)
