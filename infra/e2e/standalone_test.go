@@ -18,8 +18,8 @@ import (
 	"runnerhub/infra/visitor"
 )
 
-// patience bounds every wait for something that takes moments.
-const patience = 90 * time.Second
+// patience bounds every wait. The longest is the minute after a refusal of Bitbucket.
+const patience = 2 * time.Minute
 
 // standalone is the program that `make run` starts, built once.
 type standalone struct{ program string }
