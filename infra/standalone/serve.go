@@ -327,6 +327,11 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
+	// Nobody else works on this data: what is unfinished, and every lease, was left by a
+	// process that is dead. The doors open afterwards, because callers take leases.
+	if err := s.sweep.Recover(ctx); err != nil {
+		s.log.Error("looking for what an earlier run left unfinished", "error", err)
+	}
 	failed := make(chan error, 2)
 	go func() { failed <- httpServer.Serve(listener) }()
 	if s.sandbox != nil {
@@ -335,11 +340,6 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 			s.sandbox.ended <- err
 			failed <- errors.Join(errors.New("the sandbox ended"), err)
 		}()
-	}
-	// Nobody else works on this data: what is unfinished was left by a process that
-	// is dead.
-	if err := s.sweep.Recover(ctx); err != nil {
-		s.log.Error("looking for what an earlier run left unfinished", "error", err)
 	}
 	deciding, stopDeciding := context.WithCancel(context.WithoutCancel(ctx))
 	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
