@@ -23,6 +23,9 @@ const (
 	MaxLine = 64 + MaxStep + MaxText
 	// MaxPage is the most lines one Read answers.
 	MaxPage = 1000
+	// MaxPageBytes is the most bytes, by Line.Size, that one Read answers. JSON writes some
+	// bytes as six, and what a Lambda answers is escaped again and ends at 6 MB.
+	MaxPageBytes = 512 << 10
 )
 
 // Line is one line of output.
@@ -31,6 +34,9 @@ type Line struct {
 	Step string    `json:"step"` // name of the step; empty: the service itself
 	Text string    `json:"text"` // UTF-8 without line breaks; may hold ANSI colours
 }
+
+// Size is what a line counts against MaxPageBytes: its text and the name of its step.
+func (l Line) Size() int { return len(l.Step) + len(l.Text) }
 
 // Page is an answer of Read. Cursor is never empty: reading on from it answers what was
 // appended since, with no line twice and none left out.
@@ -45,8 +51,8 @@ type Log interface {
 	// Append adds lines, all or none, after what is there. Only when its process dies, or after
 	// fault.Unknown, the first ones may be there without the others, each of them whole.
 	Append(ctx context.Context, build string, lines ...Line) error
-	// Read answers up to limit lines (1 to MaxPage) from cursor on; the empty cursor is the
-	// beginning. It may answer fewer though there are more, but none only when there was
+	// Read answers up to limit lines (1 to MaxPage), and up to MaxPageBytes, from cursor on; the
+	// empty cursor is the beginning. It may answer fewer though there are more, but none only when there was
 	// no more. A cursor that this log did not make for this build is fault.Invalid.
 	Read(ctx context.Context, build, cursor string, limit int) (Page, error)
 }

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"runnerhub/shared/access"
 	"runnerhub/shared/buildlog"
@@ -11,13 +12,14 @@ import (
 	"runnerhub/shared/store"
 )
 
-// maxReads bounds the reads for one page of a log: drivers may answer less than they
-// have, or nothing, and only an unchanged cursor says that there is no more.
-const maxReads = 10
-
-// maxTailPages bounds what Tail reads: a log of a million lines is not read to its end
-// for one page in a browser.
-const maxTailPages = 100
+const (
+	// maxReads bounds the reads for one page of a log: drivers may answer less than they
+	// have, or nothing, and only an unchanged cursor says that there is no more.
+	maxReads = 10
+	// maxTailPages bounds what Tail reads: a log of a million lines is not read to its end
+	// for one page in a browser.
+	maxTailPages = 100
+)
 
 // Build is a build as members see it.
 type Build struct {
@@ -83,8 +85,8 @@ type Lines struct {
 	end bool // there was no more when it was read
 }
 
-// Log answers the lines of a build's log from a cursor on; the empty cursor is the
-// beginning. It does not wait for lines to come.
+// Log answers the lines of a build's log from a cursor on, as many as a page of
+// buildlog may hold; the empty cursor is the beginning. It does not wait for lines to come.
 func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, error) {
 	// Read before the log: lines written between the two reads come with the next page.
 	b, err := access.Build(ctx, c.Store, user, build, ci.See)
@@ -92,10 +94,14 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 		return Lines{}, fmt.Errorf("catalog: log: %w", err)
 	}
 	out := Lines{Items: []buildlog.Line{}, Cursor: cursor}
+	size := 0
 	for range maxReads {
 		page, err := c.Logs.Read(ctx, build, out.Cursor, buildlog.MaxPage-len(out.Items))
 		if err != nil {
 			return Lines{}, fmt.Errorf("catalog: reading a log: %w", err)
+		}
+		if size += sizeOf(page.Lines); size > buildlog.MaxPageBytes {
+			break // it is read again for the next page
 		}
 		out.Items = append(out.Items, page.Lines...)
 		out.end = len(page.Lines) == 0 && page.Cursor == out.Cursor
@@ -108,6 +114,13 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 	return out, nil
 }
 
+func sizeOf(lines []buildlog.Line) (size int) {
+	for _, line := range lines {
+		size += line.Size()
+	}
+	return size
+}
+
 // Tail is the end of a log, for a page that shows it at once.
 type Tail struct {
 	Lines   []buildlog.Line
@@ -116,8 +129,9 @@ type Tail struct {
 	Running bool // more may come
 }
 
-// Tail answers the last lines of a build's log, at most n.
-func (c *Catalog) Tail(ctx context.Context, user, build string, n int) (Tail, error) {
+// Tail answers the last lines of a build's log, at most n and of at most size bytes, by
+// their Size.
+func (c *Catalog) Tail(ctx context.Context, user, build string, n, size int) (Tail, error) {
 	tail := Tail{Cut: true}
 	cursor := ""
 	for range maxTailPages {
@@ -126,10 +140,12 @@ func (c *Catalog) Tail(ctx context.Context, user, build string, n int) (Tail, er
 			return Tail{}, err
 		}
 		tail.Lines = append(tail.Lines, page.Items...)
-		if over := len(tail.Lines) - n; over > 0 {
-			tail.Left += over
-			tail.Lines = append([]buildlog.Line(nil), tail.Lines[over:]...)
+		over := max(0, len(tail.Lines)-n)
+		for held := sizeOf(tail.Lines[over:]); held > size; over++ {
+			held -= tail.Lines[over].Size()
 		}
+		tail.Left += over
+		tail.Lines = slices.Clone(tail.Lines[over:])
 		if page.end {
 			tail.Cut, tail.Running = false, !page.Done
 			break

@@ -178,3 +178,43 @@ func TestBuildPage(t *testing.T) {
 		t.Error("the page shows more than its end")
 	}
 }
+
+// However long the lines are that a build prints, an answer stays small.
+func TestLongLines(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	build := b.builds(app, workspace, ci.Running)
+	const count = 200
+	lines := make([]string, 0, count)
+	for i := range count {
+		lines = append(lines, fmt.Sprintf("<%d>", i)+strings.Repeat("\x01", buildlog.MaxText-16))
+	}
+	b.prints(build, "Test", lines...)
+	b.becomes(build, ci.Failed)
+	got, cursor := 0, ""
+	for pages := 0; ; pages++ {
+		a := br.get("/api/builds/" + build + "/log?cursor=" + cursor).want(200)
+		if len(a.body) > 4<<20 || pages > 20 {
+			t.Fatalf("page %d has %d bytes", pages, len(a.body))
+		}
+		for _, line := range a.items() {
+			if line["text"] != lines[got] {
+				t.Fatalf("line %d is %.20q", got, line["text"])
+			}
+			got++
+		}
+		if cursor = a.text("cursor"); a.json()["done"] == true {
+			break
+		}
+	}
+	if got != count {
+		t.Errorf("there are %d lines, want %d", got, count)
+	}
+	a := br.get("/builds/" + build).want(200).says("184 earlier lines are left out").says("&lt;199&gt;").says("&lt;184&gt;")
+	if len(a.body) > 512<<10 || strings.Contains(a.body, "&lt;183&gt;") {
+		t.Errorf("the page has %d bytes", len(a.body))
+	}
+}

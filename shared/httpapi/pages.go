@@ -15,8 +15,12 @@ import (
 	"runnerhub/shared/ci"
 )
 
-// tailLines is how many lines of its log the page of a build shows.
-const tailLines = 2000
+// The page of a build shows the end of its log: at most so many lines, and so many bytes of
+// them. While the build runs the page is asked for again and again.
+const (
+	tailLines = 2000
+	tailBytes = 256 << 10
+)
 
 // contentPolicy allows the one style sheet, forms to us, and nothing else.
 func contentPolicy() string {
@@ -108,7 +112,7 @@ func (a *API) buildPage(c *call) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	tail, err := a.Catalog.Tail(c.Context(), c.user(), build.ID, tailLines)
+	tail, err := a.Catalog.Tail(c.Context(), c.user(), build.ID, tailLines, tailBytes)
 	if err != nil {
 		return nil, err
 	}

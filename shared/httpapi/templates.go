@@ -105,7 +105,7 @@ The workspace <strong>{{.Workspace}}</strong> would read repositories, install w
 {{end}}</table>{{end}}
 {{end}}
 <h2>Log</h2>
-{{if .Log.Left}}<p class="soft">{{.Log.Left}} earlier lines are left out; all of them are at <code>/api/builds/{{.Build.ID}}/log</code>.</p>{{end}}
+{{if .Log.Left}}<p class="soft">{{.Log.Left}} earlier {{if eq .Log.Left 1}}line is{{else}}lines are{{end}} left out, as this page shows the last 2,000 lines or 256 KiB; all of them are at <code>/api/builds/{{.Build.ID}}/log</code>.</p>{{end}}
 {{if .Log.Lines}}{{$step := ""}}<div class="log">
 {{range .Log.Lines}}{{if ne .Step $step}}{{$step = .Step}}<div class="step">{{or .Step "RunnerHub"}}</div>
 {{end}}<div><time>{{if not .Time.IsZero}}{{clock .Time}}{{end}}</time><span>{{plain .}}</span></div>

@@ -329,8 +329,13 @@ func read(t *testing.T, l buildlog.Log, build, cursor string, limit int) buildlo
 	if err != nil {
 		t.Fatalf("read %s: %v", build, err)
 	}
-	if len(page.Lines) > limit || page.Cursor == "" {
-		t.Fatalf("read %s: %d lines of at most %d, cursor %q", build, len(page.Lines), limit, page.Cursor)
+	size := 0
+	for _, line := range page.Lines {
+		size += line.Size()
+	}
+	if len(page.Lines) > limit || size > buildlog.MaxPageBytes || page.Cursor == "" {
+		t.Fatalf("read %s: %d lines of at most %d, %d bytes of at most %d, cursor %q",
+			build, len(page.Lines), limit, size, buildlog.MaxPageBytes, page.Cursor)
 	}
 	return page
 }

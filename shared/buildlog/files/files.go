@@ -173,10 +173,11 @@ func (l *Log) window(build string, offset int64, size int) ([]byte, error) {
 	return window[:n], nil
 }
 
-// split answers up to limit whole lines from the beginning of window, and how many
-// bytes they are. Foreign output longer than a text may be is cut into several, so that none
+// split answers up to limit whole lines from the beginning of window, as many as a page
+// may hold, and how many bytes of the window they are. Foreign output longer than a text may be is cut into several, so that none
 // is lost, and none needs more than a window.
 func split(window []byte, limit int) (lines []buildlog.Line, n int) {
+	held := 0
 	for len(lines) < limit {
 		rest := window[n:]
 		end := bytes.IndexByte(rest[:min(len(rest), buildlog.MaxLine)], '\n')
@@ -194,8 +195,12 @@ func split(window []byte, limit int) (lines []buildlog.Line, n int) {
 				size = end
 			}
 		}
+		line := buildlog.ParseLine(string(rest[:end])) // may hold more bytes than it came from
+		if held += line.Size(); held > buildlog.MaxPageBytes {
+			return lines, n
+		}
 		n += size
-		lines = append(lines, buildlog.ParseLine(string(rest[:end])))
+		lines = append(lines, line)
 	}
 	return lines, n
 }
