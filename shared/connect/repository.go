@@ -35,9 +35,15 @@ const (
 type Repository struct {
 	ID string `json:"id"` // the repository's UUID with braces
 	ci.Repository
+	State  ci.ConnectionState `json:"state"`            // of its connection
+	Reason string             `json:"reason,omitempty"` // why the connection is not ACTIVE
 }
 
-// Repository answers the repository of an app.
+func shown(repo ci.Repository, conn ci.Connection) Repository {
+	return Repository{repo.UUID, repo, conn.State, conn.Reason}
+}
+
+// Repository answers the repository of an app, and whether its connection works.
 func (c *Connect) Repository(ctx context.Context, user, app string) (Repository, error) {
 	if _, err := access.App(ctx, c.Store, user, app, ci.See); err != nil {
 		return Repository{}, fmt.Errorf("connect: repository: %w", err)
@@ -46,7 +52,11 @@ func (c *Connect) Repository(ctx context.Context, user, app string) (Repository,
 	if err != nil {
 		return Repository{}, fmt.Errorf("connect: reading the repository: %w", err)
 	}
-	return Repository{repo.UUID, repo}, nil
+	conn, err := c.Store.Connection(ctx, repo.Connection)
+	if err != nil {
+		return Repository{}, fmt.Errorf("connect: reading the repository's connection: %w", err)
+	}
+	return shown(repo, conn), nil
 }
 
 // PutRepository ties an app to a repository and installs the webhook; with the one it
@@ -101,13 +111,15 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 		}
 		return Repository{}, false, fmt.Errorf("connect: installing the webhook: %w", err)
 	}
-	if err := c.Store.PutRepository(ctx, tie); err != nil {
+	// Not always the one before: somebody may have tied the app to a third meanwhile.
+	replaced, err := c.Store.PutRepository(ctx, tie)
+	if err != nil {
 		return Repository{}, false, fmt.Errorf("connect: storing the repository: %w", err)
 	}
-	if before.UUID != "" && before.UUID != tie.UUID {
-		c.removeHook(ctx, before)
+	if replaced.UUID != "" {
+		c.removeHook(ctx, replaced)
 	}
-	return Repository{tie.UUID, tie}, before.UUID == "", nil
+	return shown(tie, conn), before.UUID == "" && replaced.UUID == "", nil
 }
 
 func (c *Connect) address(hook string) string { return c.PublicURL + "/hooks/" + hook }

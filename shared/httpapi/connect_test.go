@@ -488,12 +488,68 @@ func TestOneHookAfterTwoAtOnce(t *testing.T) {
 	}
 }
 
+// Two that tie one app to two repositories leave the hook of the one it is tied to.
+func TestOneRepositoryAfterTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br, connection, app := b.app()
+	workspace := br.get("/api/apps/" + app).text("workspace")
+	repositories := map[string]string{}
+	for _, name := range []string{"shop", "docs"} {
+		repositories[br.repositoryNamed(connection, name)] = name
+	}
+	for range 4 {
+		app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+		path := "/api/apps/" + app + "/repository"
+		creating := meeting(len(repositories))
+		b.forge.set(func(r *http.Request) {
+			if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/hooks") {
+				creating(r.Context()) // each has read that the app has no repository
+			}
+		}, nil)
+		statuses := make(chan int, len(repositories))
+		for uuid := range repositories {
+			go func() { statuses <- br.clone().put(path, tie(connection, uuid)).status }()
+		}
+		created := 0
+		for range repositories {
+			switch got := <-statuses; got {
+			case 201:
+				created++
+			case 200:
+			default:
+				t.Errorf("one gets %d", got)
+			}
+		}
+		if created != 1 {
+			t.Errorf("%d are the first repository of the app", created)
+		}
+		b.forge.set(nil, nil)
+		tied := repositories[br.get(path).text("uuid")]
+		for _, name := range repositories {
+			hooks := b.hooksOf(name)
+			if name == tied && len(hooks) != 1 || name != tied && len(hooks) != 0 {
+				t.Errorf("the app is tied to %s, and the hooks of %s are %v", tied, name, hooks)
+			}
+		}
+		b.signed(app)
+		// The next round begins without hooks.
+		for _, h := range b.hooksOf(tied) {
+			b.asAlice(http.MethodDelete, "/2.0/repositories/acme/"+tied+"/hooks/"+url.PathEscape(h["uuid"].(string)), nil).want(204)
+		}
+	}
+}
+
 func TestTroubleAtBitbucket(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, options{})
 	br, connection, app := b.app()
 	shop := br.repositoryNamed(connection, "shop")
 	list := "/api/connections/" + connection + "/workspaces"
+	path := "/api/apps/" + app + "/repository"
+	if state := br.put(path, tie(connection, shop)).want(201).text("state"); state != "ACTIVE" {
+		t.Errorf("the repository's connection is %s", state)
+	}
 	fault := func(name string) {
 		b.asAlice(http.MethodPut, "/_sandbox/faults", map[string]bool{name: true}).want(200)
 	}
@@ -521,6 +577,9 @@ func TestTroubleAtBitbucket(t *testing.T) {
 	br.get(list).want(409).says("authorised again")
 	if conn := br.get("/api/connections/" + connection).want(200); conn.text("state") != "RECONNECT" || conn.text("reason") == "" {
 		t.Errorf("the connection is %s", conn.body)
+	}
+	if repo := br.get(path).want(200); repo.text("state") != "RECONNECT" || repo.text("reason") == "" {
+		t.Errorf("the repository is %s", repo.body)
 	}
 }
 

@@ -177,12 +177,17 @@ func (r storedRepository) domain() ci.Repository {
 	return r.Repository
 }
 
-// PutRepository ties an app to a repository, in the place of the one before.
-func (s *Store) PutRepository(ctx context.Context, r ci.Repository) error {
-	return s.again(ctx, func() error {
+// PutRepository ties an app to a repository. It answers the tie to another repository whose
+// place it took, at the very moment it did; its UUID is empty when there was none.
+func (s *Store) PutRepository(ctx context.Context, r ci.Repository) (replaced ci.Repository, err error) {
+	err = s.again(ctx, func() error {
 		old, version, err := find[storedRepository](ctx, s, repositoryKey(r.App), "repository")
 		if err != nil {
 			return err
+		}
+		// A second run may find what the first one wrote, and then it was the first that replaced.
+		if old.UUID != r.UUID {
+			replaced = old.domain()
 		}
 		var c change
 		c.put(repositoryKey(r.App), storedRepository{r, r.Hook}, unlessVersion(version))
@@ -199,4 +204,5 @@ func (s *Store) PutRepository(ctx context.Context, r ci.Repository) error {
 		c.put(appOfConnection(r.Connection, r.App), r.App, table.Condition{})
 		return s.commit(ctx, &c)
 	})
+	return replaced, err
 }

@@ -645,8 +645,10 @@ func everything(t testing.TB, b *storetest.Bench) {
 	_, err = b.ReserveHook(ctx, "app", "{r}")
 	must(err)
 	must(b.PutHook(ctx, store.Hook{ID: "h", App: "app"}))
-	must(b.PutRepository(ctx, ci.Repository{App: "app", Connection: "c", UUID: "{r}", Hook: "h"}))
-	must(b.PutRepository(ctx, ci.Repository{App: "app", Connection: "c2", UUID: "{r2}", Hook: "h2"}))
+	_, err = b.PutRepository(ctx, ci.Repository{App: "app", Connection: "c", UUID: "{r}", Hook: "h"})
+	must(err)
+	_, err = b.PutRepository(ctx, ci.Repository{App: "app", Connection: "c2", UUID: "{r2}", Hook: "h2"})
+	must(err)
 	_, err = b.PutDelivery(ctx, store.Delivery{Delivery: ci.Delivery{ID: "d", App: "app", ReceivedAt: now}, DueAt: now.Add(time.Minute)})
 	must(err)
 	_, err = b.PutDelivery(ctx, store.Delivery{Delivery: ci.Delivery{ID: "d", App: "app", ReceivedAt: now, DecidedAt: now}})
@@ -816,5 +818,42 @@ func live(t *testing.T, b *storetest.Bench, r *rand.Rand) {
 		if step%50 == 49 {
 			b.Check(t)
 		}
+	}
+}
+
+// What a tie replaced is answered by the one that replaced it, races and lost answers
+// included.
+func TestPutRepositoryAnswersWhatItReplaced(t *testing.T) {
+	t.Parallel()
+	b := storetest.New(t)
+	put := func(uuid string) (replaced string) {
+		t.Helper()
+		r, err := b.PutRepository(t.Context(), ci.Repository{App: "app", Connection: "c", UUID: uuid, Hook: "hook of " + uuid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.UUID != "" && r.Hook != "hook of "+r.UUID {
+			t.Errorf("the hook of %s is %q", r.UUID, r.Hook)
+		}
+		return r.UUID
+	}
+	var got []string
+	got = append(got, put("{a}"), put("{b}"), put("{b}"))
+	b.Table.OnTransact(func(n int, _ []table.Write, do func() error) error {
+		if err := do(); err != nil || n > 1 {
+			return err
+		}
+		return fault.New(fault.Unknown, "the answer was lost")
+	})
+	got = append(got, put("{c}"))
+	b.Table.OnTransact(func(n int, _ []table.Write, do func() error) error {
+		if n == 1 {
+			got = append(got, put("{d}")) // comes in between
+		}
+		return do()
+	})
+	got = append(got, put("{e}"))
+	if want := []string{"", "{a}", "", "{b}", "{c}", "{d}"}; !slices.Equal(got, want) {
+		t.Errorf("replaced were %q, want %q", got, want)
 	}
 }

@@ -104,7 +104,7 @@ func (b *Bench) startSandbox() {
 	var err error
 	b.Sandbox, err = sandbox.New(sandbox.Deps{
 		PublicURL: b.URL, ClientID: "client", ClientSecret: "client-secret", CallbackURL: "http://127.0.0.1:1/auth/callback",
-		InternalHooks: true, Log: slog.New(slog.DiscardHandler), Now: b.Clock.Now,
+		LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: b.Clock.Now,
 	})
 	b.Must(err)
 	server.Start()
@@ -178,7 +178,8 @@ func (b *Bench) connect() {
 	b.Must(b.CreateApp(ctx, ci.App{ID: App, Workspace: Workspace, Name: "Shop", CreatedAt: now}))
 	b.Authorize()
 	b.Repository, _ = b.Call("alice", http.MethodGet, "/2.0/repositories/acme/shop", nil)["uuid"].(string)
-	b.Must(b.PutRepository(ctx, ci.Repository{App: App, Connection: Connection, UUID: b.Repository, FullName: "acme/shop", Hook: "hook"}))
+	_, err := b.PutRepository(ctx, ci.Repository{App: App, Connection: Connection, UUID: b.Repository, FullName: "acme/shop", Hook: "hook"})
+	b.Must(err)
 }
 
 // Authorize has Alice consent, and stores the grant.
