@@ -456,7 +456,7 @@ func (s *server) handler() (http.Handler, error) {
 	}
 	return httpapi.New(httpapi.Deps{
 		SignIn: people, Connect: connections, Catalog: things, Ingest: s.ingest, Report: s.report,
-		PublicURL: s.config.publicURL, Now: time.Now, NewRef: newRef, Log: s.log,
+		PublicURL: s.config.publicURL, WebURL: s.config.webURL, Now: time.Now, NewRef: newRef, Log: s.log,
 	})
 }
 

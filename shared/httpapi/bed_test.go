@@ -141,7 +141,7 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
 		SignIn: signIn, Connect: connects, Catalog: shows, Ingest: takes, Report: agents{},
-		PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: logger,
+		PublicURL: b.public, WebURL: b.forge.address, Now: b.now, NewRef: b.newID, Log: logger,
 	})
 	b.ok(err)
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

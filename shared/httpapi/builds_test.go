@@ -152,11 +152,21 @@ func TestBuildPage(t *testing.T) {
 	b.browser().get(path).want(401).says("Sign in with Bitbucket").says("/auth/login?return=%2Fbuilds%2F" + build)
 	b.signsIn("mallory").get(path).want(404).says("no such build")
 
-	br.get(path).want(200).says(`http-equiv="refresh"`).says("Nothing yet.")
+	shop := b.forge.address + "/acme/shop/"
+	a := br.get(path).want(200).says(`http-equiv="refresh"`).says("Nothing yet.").says(`href="` + shop + "commits/" + strings.Repeat("ab", 20) + `"`)
+	if strings.Contains(a.body, "pull-requests") {
+		t.Error("a push links to a pull request")
+	}
+	_, _, err := b.store.ChangeBuild(t.Context(), build, func(edited *store.Build) (bool, error) {
+		edited.PullRequest, edited.Target = 7, "main"
+		return true, nil
+	})
+	b.ok(err)
+	br.get(path).want(200).says(`<a href="` + shop + `pull-requests/7">pull request #7</a>, main → main`)
 	b.prints(build, "Test", "\x1b[32mgreen\x1b[0m <script>alert(1)</script>", "\x1b]0;title\x07after", "plain")
 	b.prints(build, "Package", "packing")
 	b.becomes(build, ci.Failed)
-	a := br.get(path).want(200).says("Shop &amp; &lt;Co&gt;").says("FAILED").says("Count &lt;b&gt;everything").
+	a = br.get(path).want(200).says("Shop &amp; &lt;Co&gt;").says("FAILED").says("Count &lt;b&gt;everything").
 		says("green &lt;script&gt;").says("<span>after</span>").says("exit code 2").says("step Package failed")
 	for _, unwanted := range []string{"http-equiv=\"refresh\"", "\x1b", "<script", "ZgotmplZ"} {
 		if strings.Contains(a.body, unwanted) {

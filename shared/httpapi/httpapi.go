@@ -44,6 +44,7 @@ type Deps struct {
 	Report  Report
 
 	PublicURL string // decides between the cookies of http and https
+	WebURL    string // of Bitbucket's pages, without a slash at its end; unless it is an http address, nothing links there
 	Now       func() time.Time
 	NewRef    func() string // names a request, for the caller and for the log
 	Log       *slog.Logger

@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,6 +102,8 @@ type buildView struct {
 	App   ci.App
 	Build catalog.Build
 	Log   catalog.Tail
+	// Pages on Bitbucket; empty where there is nothing to link to.
+	Commit, PullRequest string
 }
 
 func (a *API) buildPage(c *call) (answer, error) {
@@ -116,11 +119,28 @@ func (a *API) buildPage(c *call) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := buildView{a.view(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), app, build, tail}
+	v := buildView{
+		view: a.view(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), App: app, Build: build, Log: tail,
+		Commit: onBitbucket(a.WebURL, build.FullName, "commits", build.Commit),
+	}
+	if build.PullRequest != 0 {
+		v.PullRequest = onBitbucket(a.WebURL, build.FullName, "pull-requests", strconv.Itoa(build.PullRequest))
+	}
 	if !build.State.Final() {
 		v.Reload = 5
 	}
 	return page{"build", v}, nil
+}
+
+// onBitbucket answers the address of a page of a repository on Bitbucket, or nothing when
+// web is no http address. The name came from Bitbucket, so nothing in it is relied on.
+func onBitbucket(web, fullName, kind, id string) string {
+	u, err := url.Parse(web)
+	workspace, slug, ok := strings.Cut(fullName, "/")
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || !ok || id == "" {
+		return ""
+	}
+	return web + "/" + url.PathEscape(workspace) + "/" + url.PathEscape(slug) + "/" + kind + "/" + url.PathEscape(id)
 }
 
 // took says how long something took, or has been going on.

@@ -47,6 +47,27 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
+func TestOnBitbucket(t *testing.T) {
+	t.Parallel()
+	const web = "https://bitbucket.org"
+	for _, test := range []struct{ web, name, kind, id, want string }{
+		{web, "acme/shop", "commits", "abc", web + "/acme/shop/commits/abc"},
+		{web, "acme/shop", "pull-requests", "7", web + "/acme/shop/pull-requests/7"},
+		{"http://127.0.0.1:7990", "acme/shop", "commits", "abc", "http://127.0.0.1:7990/acme/shop/commits/abc"},
+		{web, "a?b/c d/../e#f", "commits", "abc", web + "/a%3Fb/c%20d%2F..%2Fe%23f/commits/abc"},
+		{web, "shop", "commits", "abc", ""},
+		{web, "acme/shop", "commits", "", ""},
+		{"", "acme/shop", "commits", "abc", ""},
+		{"javascript:alert(1)//x", "acme/shop", "commits", "abc", ""},
+		{"//bitbucket.org", "acme/shop", "commits", "abc", ""},
+		{"ftp://bitbucket.org", "acme/shop", "commits", "abc", ""},
+	} {
+		if got := onBitbucket(test.web, test.name, test.kind, test.id); got != test.want {
+			t.Errorf("the %s %s of %q at %q are at %q, want %q", test.kind, test.id, test.name, test.web, got, test.want)
+		}
+	}
+}
+
 // The policy lets in exactly the style sheet as it stands in the pages.
 func TestPolicyFitsTheStyle(t *testing.T) {
 	t.Parallel()

@@ -92,8 +92,8 @@ The workspace <strong>{{.Workspace}}</strong> would read repositories, install w
 <dl>
 {{if .Name}}<dt>Pipeline</dt><dd>{{.Name}}</dd>{{end}}
 <dt>Repository</dt><dd>{{.FullName}}</dd>
-<dt>Builds</dt><dd>{{.Ref}}{{if .PullRequest}}, {{.Branch}} → {{.Target}}{{end}}</dd>
-<dt>Commit</dt><dd><code>{{short .Commit}}</code> {{.Message}}{{if .Author}} <span class="soft">by {{.Author}}</span>{{end}}</dd>
+<dt>Builds</dt><dd>{{with $.PullRequest}}<a href="{{.}}">{{$.Build.Ref}}</a>{{else}}{{.Ref}}{{end}}{{if .PullRequest}}, {{.Branch}} → {{.Target}}{{end}}</dd>
+<dt>Commit</dt><dd>{{with $.Commit}}<a href="{{.}}"><code>{{short $.Build.Commit}}</code></a>{{else}}<code>{{short .Commit}}</code>{{end}} {{.Message}}{{if .Author}} <span class="soft">by {{.Author}}</span>{{end}}</dd>
 <dt>Trigger</dt><dd>{{.Trigger}}</dd>
 <dt>Created</dt><dd>{{when .CreatedAt}}</dd>
 {{with took .StartedAt .FinishedAt}}<dt>Took</dt><dd>{{.}}</dd>{{end}}
