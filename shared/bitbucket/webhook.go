@@ -41,7 +41,7 @@ type wireEvent struct {
 		UUID     string
 		FullName string `json:"full_name"`
 	}
-	Push        *struct{ Changes []wireChange }
+	Push        *struct{ Changes []json.RawMessage } // each is read by itself
 	PullRequest *wirePullRequest
 }
 
@@ -59,7 +59,8 @@ type wireRef struct {
 
 // ParseEvent reads a verified body; eventKey is the request's X-Event-Key. What
 // cannot be acted on safely is Invalid, with the field named: hashes, UUIDs and
-// names are checked here and nowhere later. Events about something else than
+// names are checked here and nowhere later. Of a push, a change that is odd costs none
+// of the others: it comes back with its problem. Events about something else than
 // pushes and pull requests come back as [ci.EventOther].
 //
 // The lists of commits in a push are not read: they hold five at most.
@@ -82,7 +83,7 @@ func ParseEvent(eventKey string, body []byte) (ci.Event, error) {
 	switch {
 	case eventKey == "repo:push":
 		event.Kind = ci.EventPush
-		event.Changes, err = w.changes()
+		event.Changes, event.LeftOut, err = w.changes()
 	case strings.HasPrefix(eventKey, "pullrequest:"):
 		event.Kind = ci.EventPullRequest
 		event.PullRequest, err = w.pullRequest(eventKey)
@@ -100,22 +101,38 @@ func isEventKey(s string) bool {
 }
 
 // changes answers every change of a push: one delivery can hold several, and none.
-func (w wireEvent) changes() ([]ci.Change, error) {
+// Those past maxChanges are counted.
+func (w wireEvent) changes() (changes []ci.Change, leftOut int, err error) {
 	if w.Push == nil {
-		return nil, fault.Field("push", "missing")
+		return nil, 0, fault.Field("push", "missing")
 	}
-	if len(w.Push.Changes) > maxChanges {
-		return nil, fault.Field("push.changes", "more than %d", maxChanges)
+	for i, raw := range w.Push.Changes[:min(len(w.Push.Changes), maxChanges)] {
+		changes = append(changes, parseChange(fmt.Sprintf("push.changes[%d]", i), raw))
 	}
-	var changes []ci.Change
-	for i, c := range w.Push.Changes {
-		change, err := c.change(fmt.Sprintf("push.changes[%d]", i))
-		if err != nil {
-			return nil, err
+	return changes, len(w.Push.Changes) - len(changes), nil
+}
+
+func parseChange(field string, raw json.RawMessage) ci.Change {
+	var w wireChange
+	if err := json.Unmarshal(raw, &w); err != nil {
+		return ci.Change{Name: w.name(), Problem: field + ": not of the documented shape"}
+	}
+	change, err := w.change(field)
+	if err != nil {
+		problem, _ := fault.Public(err)
+		return ci.Change{Name: w.name(), Problem: problem}
+	}
+	return change
+}
+
+// name is what a change that cannot be read calls its ref, for people.
+func (c wireChange) name() string {
+	for _, ref := range []*wireRef{c.New, c.Old} {
+		if ref != nil && ref.Name != "" {
+			return plain(ref.Name, 100)
 		}
-		changes = append(changes, change)
 	}
-	return changes, nil
+	return ""
 }
 
 func (c wireChange) change(field string) (ci.Change, error) {

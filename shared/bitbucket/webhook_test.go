@@ -119,13 +119,9 @@ func TestParseEventRefuses(t *testing.T) {
 	t.Parallel()
 	const (
 		uuid = `{0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0}`
-		hash = `0123456789abcdef0123456789abcdef01234567`
 	)
 	push := func(change string) string {
 		return `{"repository":{"uuid":"` + uuid + `"},"push":{"changes":[` + change + `]}}`
-	}
-	ref := func(kind, name, hash string) string {
-		return `{"type":"` + kind + `","name":"` + name + `","target":{"hash":"` + hash + `"}}`
 	}
 	pr := func(from, to string) string {
 		good := `{"repository":{"uuid":"` + uuid + `"},"pullrequest":{"id":7,"state":"OPEN",` +
@@ -152,15 +148,7 @@ func TestParseEventRefuses(t *testing.T) {
 		"uuid with a dash moved": {"repo:push", strings.Replace(push(""), "3c-4b", "3-c4b", 1), "repository.uuid"},
 		"uuid with a path":       {"repo:push", strings.Replace(push(""), "0f1e", "../x", 1), "repository.uuid"},
 		"no push":                {"repo:push", `{"repository":{"uuid":"` + uuid + `"}}`, "push"},
-		"empty change":           {"repo:push", push(`{}`), "push.changes[0]"},
-		"short hash":             {"repo:push", push(`{"new":` + ref("branch", "main", hash[:12]) + `}`), "push.changes[0].new.target.hash"},
-		"old hash no hex":        {"repo:push", push(`{"old":` + ref("branch", "main", hash[:39]+"g") + `}`), "push.changes[0].old.target.hash"},
-		"no hash":                {"repo:push", push(`{"new":` + ref("tag", "v1", "") + `}`), "push.changes[0].new.target.hash"},
-		"second change":          {"repo:push", push(`{"new":` + ref("tag", "v1", hash) + `},{"new":` + ref("tag", "", hash) + `}`), "push.changes[1].new.name"},
-		"neither branch nor tag": {"repo:push", push(`{"new":` + ref("bookmark", "main", hash) + `}`), "push.changes[0].new.type"},
-		"name with a line":       {"repo:push", push(`{"new":` + ref("branch", `main\nx`, hash) + `}`), "push.changes[0].new.name"},
-		"very long name":         {"repo:push", push(`{"new":` + ref("branch", strings.Repeat("x", 1025), hash) + `}`), "push.changes[0].new.name"},
-		"too many changes":       {"repo:push", push(strings.Repeat(`{},`, 1000) + `{}`), "push.changes"},
+		"changes are no list":    {"repo:push", strings.Replace(push(""), "[]", "{}", 1), ""},
 		"no pull request":        {"pullrequest:created", push(""), "pullrequest"},
 		"id 0":                   {"pullrequest:created", pr(`"id":7`, `"id":0`), "pullrequest.id"},
 		"source hash short":      {"pullrequest:created", pr("0123456789ab", "012345"), "pullrequest.source.commit.hash"},
@@ -181,6 +169,55 @@ func TestParseEventRefuses(t *testing.T) {
 				t.Errorf("field %q (%v), want %q", field, err, c.field)
 			}
 		})
+	}
+}
+
+// An odd change is told with its reason; those beside it are read.
+func TestParseEventOddChanges(t *testing.T) {
+	t.Parallel()
+	const hash = `0123456789abcdef0123456789abcdef01234567`
+	ref := func(kind, name, hash string) string {
+		return `{"type":"` + kind + `","name":"` + name + `","target":{"hash":"` + hash + `"}}`
+	}
+	parse := func(changes ...string) ci.Event {
+		t.Helper()
+		event, err := bitbucket.ParseEvent("repo:push", []byte(
+			`{"repository":{"uuid":"{0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0}"},"push":{"changes":[`+strings.Join(changes, ",")+`]}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return event
+	}
+	good := `{"new":` + ref("tag", "v1", hash) + `}`
+	for name, c := range map[string]struct{ change, name, problem string }{
+		"empty":                  {`{}`, "", "push.changes[1]: "},
+		"null":                   {`null`, "", "push.changes[1]: "},
+		"a text":                 {`"main"`, "", "push.changes[1]: not of the documented shape"},
+		"a number for a name":    {`{"new":{"type":"branch","name":7}}`, "", "push.changes[1]: not of the documented shape"},
+		"short hash":             {`{"new":` + ref("branch", "main", hash[:12]) + `}`, "main", "push.changes[1].new.target.hash: "},
+		"old hash no hex":        {`{"old":` + ref("branch", "main", hash[:39]+"g") + `}`, "main", "push.changes[1].old.target.hash: "},
+		"no hash":                {`{"new":` + ref("tag", "v1", "") + `}`, "v1", "push.changes[1].new.target.hash: "},
+		"no name":                {`{"new":` + ref("tag", "", hash) + `}`, "", "push.changes[1].new.name: "},
+		"neither branch nor tag": {`{"new":` + ref("bookmark", "main", hash) + `}`, "main", "push.changes[1].new.type: "},
+		"name with a line":       {`{"new":` + ref("branch", `main\nx`, hash) + `}`, "main x", "push.changes[1].new.name: "},
+		"very long name":         {`{"new":` + ref("branch", strings.Repeat("x", 1025), hash) + `}`, strings.Repeat("x", 100), "push.changes[1].new.name: "},
+	} {
+		got := parse(good, c.change, good).Changes
+		want := ci.Change{Kind: ci.RefTag, Name: "v1", New: hash}
+		if len(got) != 3 || got[0] != want || got[2] != want {
+			t.Errorf("%s: %+v", name, got)
+			continue
+		}
+		if odd := got[1]; odd.Name != c.name || !strings.HasPrefix(odd.Problem, c.problem) || odd.New+odd.Old != "" {
+			t.Errorf("%s: %+v", name, odd)
+		}
+	}
+	many := make([]string, 1003)
+	for i := range many {
+		many[i] = good
+	}
+	if event := parse(many...); len(event.Changes) != 1000 || event.LeftOut != 3 {
+		t.Errorf("%d changes, %d left out", len(event.Changes), event.LeftOut)
 	}
 }
 
@@ -310,7 +347,9 @@ func FuzzParseEvent(f *testing.F) {
 			return
 		}
 		for _, c := range event.Changes {
-			if c.Name == "" || (len(c.Old) != 40 && len(c.New) != 40) || strings.ContainsAny(c.Name+c.Message+c.Author, "\n\x00") {
+			odd := c.Problem != "" && c.Kind == "" && c.Old+c.New == ""
+			good := c.Problem == "" && c.Name != "" && (len(c.Old) == 40 || len(c.New) == 40)
+			if odd == good || strings.ContainsAny(c.Name+c.Message+c.Author, "\n\x00") {
 				t.Fatalf("let through %+v", c)
 			}
 		}

@@ -20,6 +20,7 @@ type Event struct {
 	FullName    string       `json:"full_name"`
 	Actor       string       `json:"actor,omitempty"` // display name, for people
 	Changes     []Change     `json:"changes,omitempty"`
+	LeftOut     int          `json:"left_out,omitempty"` // changes of a push past the limit, not in Changes
 	PullRequest *PullRequest `json:"pull_request,omitempty"`
 }
 
@@ -32,7 +33,7 @@ const (
 )
 
 // Change is one change of a push. Old is empty for a new ref, New for a deleted
-// one; both are full hashes.
+// one; both are full hashes. With a Problem, Name is for people and all else is empty.
 type Change struct {
 	Kind    RefKind `json:"kind"`
 	Name    string  `json:"name"`
@@ -41,6 +42,7 @@ type Change struct {
 	Forced  bool    `json:"forced,omitempty"`
 	Message string  `json:"message,omitempty"` // first line of the head commit, cut at 200 runes
 	Author  string  `json:"author,omitempty"`
+	Problem string  `json:"problem,omitempty"` // why the change cannot be read, in words
 }
 
 // PullRequestAction is what happened to a pull request, as far as the event says.

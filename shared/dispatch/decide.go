@@ -26,11 +26,14 @@ const maxFile = 256 << 10
 // Bitbucket has been seen to answer 404 for what it then has.
 const commitLag = 5 * time.Minute
 
+// maxReason cuts what a build says of its state, in bytes.
+const maxReason = 2000
+
 const (
-	// maxReason cuts what a build says of its state, in bytes.
-	maxReason = 2000
-	// maxDecision cuts what a decision says: a delivery can have a thousand of them.
-	maxDecision = 300
+	// keepEvery is after how many changes what is decided is recorded.
+	keepEvery = 50
+	// reserve is how much of a handler's time is left for recording what it did.
+	reserve = 10 * time.Second
 )
 
 // candidate is a build that an event may lead to.
@@ -38,6 +41,7 @@ type candidate struct {
 	app      ci.App
 	tie      ci.Repository
 	client   *bitbucket.Client
+	seen     *seen
 	delivery string
 	received time.Time // the delivery
 
@@ -51,50 +55,104 @@ type candidate struct {
 	author  string
 }
 
-// decide answers a decision for each change of a delivery. An error means that
-// nothing could be decided yet.
-func (d *Dispatch) decide(ctx context.Context, record store.Delivery) ([]ci.Decision, error) {
+// decide adds to record a decision for each change of a delivery that has none. An
+// error means that not all could be decided yet.
+func (d *Dispatch) decide(ctx context.Context, record *store.Delivery) error {
+	base, decisions, err := d.base(ctx, *record)
+	switch event := record.Content; {
+	case err != nil || len(decisions) > 0:
+		decisions, err = told("the whole delivery")(decisions, err)
+	case event.Kind == ci.EventPullRequest:
+		decisions, err = told(pullRequestRef(*event.PullRequest))(d.pullRequest(ctx, base, *event.PullRequest))
+	default:
+		return d.changes(ctx, base, record)
+	}
+	if err == nil {
+		record.Decisions = append(record.Decisions, decisions...)
+	}
+	return err
+}
+
+// base answers what the candidates of a delivery have in common, or the decisions
+// of one without any.
+func (d *Dispatch) base(ctx context.Context, record store.Delivery) (candidate, []ci.Decision, error) {
 	event := record.Content
 	whole := func(verdict ci.Verdict, format string, args ...any) []ci.Decision {
 		return []ci.Decision{{Ref: event.Key, Verdict: verdict, Reason: fmt.Sprintf(format, args...)}}
 	}
-	if event.Kind == ci.EventOther {
-		return whole(ci.Skipped, "%s events start no builds", event.Key), nil
+	var none candidate
+	switch {
+	case event.Kind == ci.EventOther:
+		return none, whole(ci.Skipped, "%s events start no builds", event.Key), nil
+	case event.Kind == ci.EventPush && len(event.Changes) == 0:
+		return none, whole(ci.Skipped, "the push has no changes"), nil
 	}
 	tie, err := d.Store.Repository(ctx, record.App)
 	if fault.Is(err, fault.NotFound) {
-		return whole(ci.Skipped, "the app has no repository any more"), nil
+		return none, whole(ci.Skipped, "the app has no repository any more"), nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dispatch: %w", err)
+		return none, nil, fmt.Errorf("dispatch: %w", err)
 	}
 	if event.Repository != tie.UUID {
-		return whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, tie.FullName), nil
+		return none, whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, tie.FullName), nil
 	}
 	app, err := d.Store.App(ctx, record.App)
 	if err != nil {
-		return nil, fmt.Errorf("dispatch: %w", err)
+		return none, nil, fmt.Errorf("dispatch: %w", err)
 	}
 	client, err := d.Clients.Client(ctx, tie.Connection)
 	if err != nil {
-		return nil, fmt.Errorf("dispatch: %w", err)
+		return none, nil, fmt.Errorf("dispatch: %w", err)
 	}
-	base := candidate{app: app, tie: tie, client: client, delivery: record.ID, received: record.ReceivedAt}
-	if event.Kind == ci.EventPullRequest {
-		return told(pullRequestRef(*event.PullRequest))(d.pullRequest(ctx, base, *event.PullRequest))
+	return candidate{
+		app: app, tie: tie, client: client, seen: newSeen(), delivery: record.ID, received: record.ReceivedAt,
+	}, nil, nil
+}
+
+// changes decides the changes of a push that are not decided. It stops in time for what
+// it decided to be recorded, and records it now and then, in case it dies.
+func (d *Dispatch) changes(ctx context.Context, base candidate, record *store.Delivery) error {
+	working := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		working, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
+		defer cancel()
 	}
-	if len(event.Changes) == 0 {
-		return whole(ci.Skipped, "the push has no changes"), nil
-	}
-	var out []ci.Decision
-	for _, change := range event.Changes {
-		decisions, err := told(string(change.Kind) + " " + change.Name)(d.push(ctx, base, change))
-		if err != nil {
-			return nil, err
+	changes := record.Content.Changes
+	for i := record.Considered; i < len(changes); i++ {
+		if working.Err() != nil {
+			return fault.Wrap(fault.Unavailable, working.Err(), "they are too many for one go")
 		}
-		out = append(out, decisions...)
+		c := base
+		c.ref = changeRef(i, changes[i])
+		decisions, err := told(c.ref)(d.push(working, c, changes[i]))
+		if err != nil {
+			return err
+		}
+		record.Decisions = append(record.Decisions, decisions...)
+		record.Considered++
+		if record.Considered%keepEvery == 0 && record.Considered < len(changes) {
+			if err := d.undecided(ctx, *record, fault.New(fault.Unavailable, "they are being looked at")); err != nil {
+				return err
+			}
+		}
 	}
-	return out, nil
+	if n := record.Content.LeftOut; n > 0 {
+		record.Decisions = append(record.Decisions, ci.Decision{
+			Ref: "the rest", Verdict: ci.Skipped,
+			Reason: fmt.Sprintf("%d more changes were left out: of one push, the first %d are looked at", n, len(changes)),
+		})
+	}
+	return nil
+}
+
+// changeRef names the change at index i for people.
+func changeRef(i int, change ci.Change) string {
+	if change.Problem == "" {
+		return string(change.Kind) + " " + change.Name
+	}
+	return strings.TrimSpace(fmt.Sprintf("change %d %s", i+1, change.Name))
 }
 
 // told turns an error that no retry mends into a decision about ref, so that one
@@ -118,9 +176,12 @@ func pullRequestRef(pr ci.PullRequest) string { return fmt.Sprintf("pull request
 
 // push decides one change of a push.
 func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]ci.Decision, error) {
-	c.ref, c.trigger = string(change.Kind)+" "+change.Name, ci.TriggerPush
+	c.trigger = ci.TriggerPush
 	c.commit, c.message, c.author = change.New, change.Message, change.Author
-	if change.New == "" {
+	switch {
+	case change.Problem != "":
+		return c.skip("it cannot be read: %s", change.Problem), nil
+	case change.New == "":
 		return c.skip("%s was deleted", c.ref), nil
 	}
 	event := pipeline.Event{Kind: pipeline.Push, Branch: change.Name}
@@ -150,9 +211,9 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 // and decides those: the push belongs to them. Building them here already, under their
 // own key, makes the pull request's event a repeat, and its loss harmless.
 func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned) ([]ci.Decision, error) {
-	open, err := c.client.OpenPullRequests(ctx, c.tie.UUID, c.branch)
+	open, err := c.openPullRequests(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("dispatch: looking for pull requests of %s: %w", c.branch, err)
+		return nil, err
 	}
 	var out []ci.Decision
 	for _, pr := range open {
@@ -231,45 +292,20 @@ func (d *Dispatch) commit(ctx context.Context, c candidate, hash string) (bitbuc
 	}
 }
 
-// planned is a pipeline file with its plan.
-type planned struct {
-	*pipeline.File
-	path string
-	plan pipeline.Plan
-}
-
-// file reads the pipeline file at the candidate's commit. Without one, or with a
+// file answers the pipeline file at the candidate's commit. Without one, or with a
 // broken one, it answers the decisions instead.
 func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decision, error) {
-	paths := pipeline.DefaultPaths()
-	for _, path := range paths {
-		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
-		if fault.Is(err, fault.NotFound) {
-			continue
-		}
-		if fault.Is(err, fault.TooLarge) || fault.Is(err, fault.Invalid) {
-			reason, _ := fault.Public(err)
-			decisions, err := d.broken(ctx, c, path+": "+reason)
-			return nil, decisions, err
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("dispatch: reading %s: %w", path, err)
-		}
-		file, problems := pipeline.Parse(text)
-		var plan pipeline.Plan
-		if len(problems) == 0 {
-			plan, problems = file.Plan(d.Platforms)
-		}
-		if len(problems) > 0 {
-			decisions, err := d.broken(ctx, c, problems.InFile(path))
-			return nil, decisions, err
-		}
-		return &planned{file, path, plan}, nil, nil
-	}
-	if _, err := d.commit(ctx, c, c.commit); err != nil {
+	found, err := d.read(ctx, c)
+	switch {
+	case err != nil:
 		return nil, nil, err
+	case found.missing:
+		return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.commit), nil
+	case found.problems != "":
+		decisions, err := d.broken(ctx, c, found.problems)
+		return nil, decisions, err
 	}
-	return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(paths, " nor "), c.commit), nil
+	return found.file, nil, nil
 }
 
 // match applies the file's triggers and makes the build.
@@ -309,7 +345,7 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
 	b.Reason = cut(problems, maxReason)
 	first, _, _ := strings.Cut(problems, "\n")
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, cut(first, maxDecision))
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, cut(first, maxText))
 	if err != nil || decisions[0].Verdict != ci.Broken {
 		return decisions, err
 	}
@@ -392,9 +428,11 @@ func script(plan pipeline.Plan) runner.Script {
 	return s
 }
 
+// cut answers at most so many bytes of s.
 func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + " …"
+	const more = " …"
+	return strings.ToValidUTF8(s[:most-len(more)], "") + more
 }

@@ -83,7 +83,9 @@ func New(d Deps) (*Dispatch, error) {
 	return &Dispatch{d}, nil
 }
 
-// Handle is the queue.Handler of the queue "deliveries".
+// Handle is the queue.Handler of the queue "deliveries". Whatever goes wrong with a
+// delivery, its message is kept: that is somebody's event, and Bitbucket has been
+// told that it is safe. The other messages only ask for what the sweep asks for again.
 func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 	msg, err := message.Read[message.Dispatch](m)
 	if err != nil {
@@ -91,9 +93,9 @@ func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 	}
 	switch {
 	case msg.Delivery != nil:
-		return d.delivery(ctx, *msg.Delivery)
+		return kept(d.delivery(ctx, msg))
 	case msg.Again != "":
-		return d.again(ctx, msg.Again)
+		return kept(d.again(ctx, msg))
 	case msg.Admit != "":
 		return d.Admit(ctx)
 	case msg.Start != "":
@@ -102,8 +104,17 @@ func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 	return fault.New(fault.Internal, "message %s asks for nothing", m.ID)
 }
 
-// delivery decides a webhook request that has just arrived.
-func (d *Dispatch) delivery(ctx context.Context, m message.Delivery) error {
+// kept makes an error that no retry mends one that ends, loudly, as a dead letter.
+func kept(err error) error {
+	if err == nil || queue.Keeps(err) {
+		return err
+	}
+	return fault.Wrap(fault.Internal, err, "a delivery could not be decided")
+}
+
+// delivery decides a webhook request that has arrived.
+func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
+	m := *msg.Delivery
 	known, err := d.Store.Delivery(ctx, m.ID)
 	if err == nil && !known.DecidedAt.IsZero() {
 		return d.Admit(ctx) // a repeat; what follows a decision may still be missing
@@ -114,60 +125,86 @@ func (d *Dispatch) delivery(ctx context.Context, m message.Delivery) error {
 	record := store.Delivery{
 		Delivery: ci.Delivery{
 			ID: m.ID, App: m.App, Event: m.Event, RequestID: m.RequestID, Attempt: m.Attempt, ReceivedAt: m.ReceivedAt,
-			Decisions: []ci.Decision{},
+			Decisions: known.Decisions, Considered: known.Considered,
 		},
-		Workspace: m.Workspace, Hook: m.Hook, DueAt: known.DueAt,
+		Workspace: m.Workspace, Hook: m.Hook,
 	}
 	record.Content, err = bitbucket.ParseEvent(m.Event, m.Body)
 	if err != nil {
 		reason, _ := fault.Public(err)
-		return d.decided(ctx, record, []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Reason: "the body cannot be read: " + reason}})
+		record.Decisions = []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Reason: "the body cannot be read: " + reason}}
+		return d.decided(ctx, record)
 	}
-	return d.decideAll(ctx, record)
+	return d.decideAll(ctx, record, msg)
 }
 
-// again decides a recorded delivery that has no decisions yet.
-func (d *Dispatch) again(ctx context.Context, id string) error {
-	record, err := d.Store.Delivery(ctx, id)
+// again decides what is undecided of a recorded delivery.
+func (d *Dispatch) again(ctx context.Context, msg message.Dispatch) error {
+	record, err := d.Store.Delivery(ctx, msg.Again)
+	if fault.Is(err, fault.NotFound) {
+		return nil // it went with its app
+	}
 	if err != nil {
 		return fmt.Errorf("dispatch: %w", err)
 	}
 	if !record.DecidedAt.IsZero() {
 		return nil
 	}
-	return d.decideAll(ctx, record)
+	return d.decideAll(ctx, record, msg)
 }
 
-func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery) error {
-	decisions, err := told("the whole delivery")(d.decide(ctx, record))
-	if err != nil {
-		return errors.Join(err, d.undecided(ctx, record, err))
+// decideAll decides what is undecided. When that takes more than one go, each that
+// got further leaves msg anew: the attempts of a message are for going nowhere.
+func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery, msg message.Dispatch) error {
+	before := record.Considered
+	cause := d.decide(ctx, &record)
+	if cause == nil {
+		return d.decided(ctx, record)
 	}
-	return d.decided(ctx, record, decisions)
+	// The caller's time may be what ran out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := d.undecided(ctx, record, cause); err != nil || record.Considered == before {
+		return errors.Join(cause, err)
+	}
+	if err := message.Send(ctx, d.Deliveries, msg, queue.Backoff(1, cause)); err != nil {
+		return errors.Join(cause, err)
+	}
+	d.Log.Warn("a delivery takes another go", "delivery", record.ID, "considered", record.Considered,
+		"changes", len(record.Content.Changes), "error", cause)
+	return nil
 }
 
-// undecided records that a delivery is there and why nothing is decided, so that
-// the dashboard shows it while it is tried again.
+// undecided records that a delivery is there, what is decided of it and why not
+// all is, so that the dashboard shows it while it is tried again. Where the record has no
+// room for the event, the message alone knows it, and the sweep is not to look.
 func (d *Dispatch) undecided(ctx context.Context, record store.Delivery, cause error) error {
 	reason, _ := fault.Public(cause)
 	if reason == "" {
 		reason = "an internal error"
 	}
 	record.Note = "not decided yet, it will be tried again: " + reason
+	if record.Considered > 0 {
+		record.Note = fmt.Sprintf("%d of %d changes are decided, the others will be: %s", record.Considered, len(record.Content.Changes), reason)
+	}
+	record.Decisions = fit(record.Decisions)
 	record.DueAt = d.Now().Add(undecided)
-	// The caller's time may be what ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	_, err := d.Store.PutDelivery(ctx, record)
-	return err
+	if size(record.Content) > maxContent {
+		record.Content.Changes, record.DueAt = nil, time.Time{}
+	}
+	if _, err := d.Store.PutDelivery(ctx, record); err != nil {
+		return fmt.Errorf("dispatch: recording what is decided: %w", err)
+	}
+	return nil
 }
 
-func (d *Dispatch) decided(ctx context.Context, record store.Delivery, decisions []ci.Decision) error {
-	record.Decisions, record.DecidedAt, record.Note, record.DueAt = decisions, d.Now().UTC(), "", time.Time{}
+func (d *Dispatch) decided(ctx context.Context, record store.Delivery) error {
+	record.Decisions = fit(record.Decisions)
+	record.DecidedAt, record.Considered, record.Note, record.DueAt = d.Now().UTC(), 0, "", time.Time{}
 	if _, err := d.Store.PutDelivery(ctx, record); err != nil {
 		return fmt.Errorf("dispatch: recording the decisions: %w", err)
 	}
-	for _, decision := range decisions {
+	for _, decision := range record.Decisions {
 		d.Log.Info("decided", "delivery", record.ID, "app", record.App, "ref", decision.Ref, "decision", decision.Verdict, "build", decision.Build)
 	}
 	return d.Admit(ctx)

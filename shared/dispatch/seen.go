@@ -1,0 +1,103 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
+	"runnerhub/shared/pipeline"
+)
+
+// seen is what has been read for a delivery: changes of one push often share a
+// commit, and each call counts against the connection's budget. It is dropped with the
+// delivery, so that the next one looks anew.
+type seen struct {
+	files map[string]reading          // by commit
+	open  map[string][]ci.PullRequest // by branch
+}
+
+// maxSeen bounds each map: parsed files are large.
+const maxSeen = 50
+
+func newSeen() *seen {
+	return &seen{files: map[string]reading{}, open: map[string][]ci.PullRequest{}}
+}
+
+// reading is what was found where a pipeline file should be: the file, its
+// problems, or nothing.
+type reading struct {
+	file     *planned
+	problems string // one a line, with their places
+	missing  bool
+}
+
+// planned is a pipeline file with its plan.
+type planned struct {
+	*pipeline.File
+	path string
+	plan pipeline.Plan
+}
+
+// read looks for the pipeline file at the candidate's commit.
+func (d *Dispatch) read(ctx context.Context, c candidate) (reading, error) {
+	if known, ok := c.seen.files[c.commit]; ok {
+		return known, nil
+	}
+	found, err := d.lookUp(ctx, c)
+	if err != nil {
+		return reading{}, err
+	}
+	remember(c.seen.files, c.commit, found)
+	return found, nil
+}
+
+func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
+	for _, path := range pipeline.DefaultPaths() {
+		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if fault.Is(err, fault.TooLarge) || fault.Is(err, fault.Invalid) {
+			reason, _ := fault.Public(err)
+			return reading{problems: path + ": " + reason}, nil
+		}
+		if err != nil {
+			return reading{}, fmt.Errorf("dispatch: reading %s: %w", path, err)
+		}
+		file, problems := pipeline.Parse(text)
+		var plan pipeline.Plan
+		if len(problems) == 0 {
+			plan, problems = file.Plan(d.Platforms)
+		}
+		if len(problems) > 0 {
+			return reading{problems: problems.InFile(path)}, nil
+		}
+		return reading{file: &planned{file, path, plan}}, nil
+	}
+	// Without its commit, a missing file says nothing.
+	if _, err := d.commit(ctx, c, c.commit); err != nil {
+		return reading{}, err
+	}
+	return reading{missing: true}, nil
+}
+
+// openPullRequests answers those of the candidate's branch.
+func (c candidate) openPullRequests(ctx context.Context) ([]ci.PullRequest, error) {
+	if known, ok := c.seen.open[c.branch]; ok {
+		return known, nil
+	}
+	open, err := c.client.OpenPullRequests(ctx, c.tie.UUID, c.branch)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: looking for pull requests of %s: %w", c.branch, err)
+	}
+	remember(c.seen.open, c.branch, open)
+	return open, nil
+}
+
+func remember[V any](known map[string]V, key string, v V) {
+	if len(known) >= maxSeen {
+		clear(known)
+	}
+	known[key] = v
+}
