@@ -80,7 +80,7 @@ func newForge(ctx context.Context, callback string, repositories, commits int) (
 	}
 	f.box, err = sandbox.New(sandbox.Deps{
 		PublicURL: f.address, ClientID: consumerID, ClientSecret: consumerSecret, CallbackURL: callback,
-		InternalHooks: true, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the forge: %w", err), listener.Close())

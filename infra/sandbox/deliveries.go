@@ -135,16 +135,13 @@ func newCourier(s *Sandbox) *courier {
 
 func (c *courier) newClient(lax bool) *http.Client {
 	dialer := &net.Dialer{Timeout: attemptTime}
-	if !c.sandbox.internalHooks {
-		// A name that resolved to the outside when the hook was made may lead
-		// inside by now.
-		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			target, err := netip.ParseAddrPort(address)
-			if err != nil || isInternal(target.Addr()) {
-				return fmt.Errorf("%s is an internal address", address)
-			}
-			return nil
+	// A name that resolved to the outside when the hook was made may lead inside by now.
+	dialer.Control = func(_, address string, _ syscall.RawConn) error {
+		target, err := netip.ParseAddrPort(address)
+		if err != nil || c.sandbox.isForbidden(target.Addr()) {
+			return fmt.Errorf("%s is an internal address", address)
 		}
+		return nil
 	}
 	return &http.Client{
 		Timeout: attemptTime,

@@ -52,7 +52,7 @@ func (c *clock) advance(d time.Duration) {
 func testDeps(dir, address string, now func() time.Time) Deps {
 	return Deps{
 		Dir: dir, PublicURL: "http://" + address, ClientID: "client", ClientSecret: "client-secret",
-		CallbackURL: "http://127.0.0.1:1/auth/callback", InternalHooks: true, Log: slog.New(slog.DiscardHandler), Now: now,
+		CallbackURL: "http://127.0.0.1:1/auth/callback", LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: now,
 		Resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
 			switch host {
 			case "hooks.example.com":

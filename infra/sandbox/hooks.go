@@ -162,7 +162,7 @@ func checkHookEvents(c *call, events []string) error {
 }
 
 // checkHookURL refuses what could not be delivered to: an address must be absolute,
-// its host must resolve, and to nothing internal unless the sandbox allows that.
+// its host must resolve, and to nothing internal; loopback is what the sandbox may allow.
 func (s *Sandbox) checkHookURL(ctx context.Context, text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
@@ -174,7 +174,7 @@ func (s *Sandbox) checkHookURL(ctx context.Context, text string) error {
 	if err != nil || len(addresses) == 0 {
 		return badField("url", "The host '%s' does not resolve.", u.Hostname())
 	}
-	if !s.internalHooks && slices.ContainsFunc(addresses, isInternal) {
+	if slices.ContainsFunc(addresses, s.isForbidden) {
 		return badField("url", "The host '%s' is an internal address.", u.Hostname())
 	}
 	return nil
@@ -187,9 +187,13 @@ func (s *Sandbox) addressesOf(ctx context.Context, host string) ([]netip.Addr, e
 	return s.resolve(ctx, host)
 }
 
-func isInternal(a netip.Addr) bool {
+// isForbidden reports whether no webhook may go to the address.
+func (s *Sandbox) isForbidden(a netip.Addr) bool {
 	a = a.Unmap()
-	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast()
+	if a.IsLoopback() {
+		return !s.loopbackHooks
+	}
+	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast()
 }
 
 func (s *Sandbox) hookObject(repo *repository, h *hook) obj {

@@ -119,14 +119,15 @@ func TestRule44_ChangingASecret(t *testing.T) {
 
 func TestRule45_HookAddresses(t *testing.T) {
 	t.Parallel()
-	open, strict := start(t), start(t, func(d *Deps) { d.InternalHooks = false })
+	open, strict := start(t), start(t, func(d *Deps) { d.LoopbackHooks = false })
 	for address, want := range map[string][2]int{
 		"https://hooks.example.com/x":  {201, 201},
 		"https://203.0.113.9/x":        {201, 201},
 		"http://127.0.0.1:8080/x":      {201, 400},
 		"http://[::1]:8080/x":          {201, 400},
-		"http://169.254.169.254/x":     {201, 400},
-		"https://inside.example.com/x": {201, 400},
+		"http://169.254.169.254/x":     {400, 400},
+		"http://10.1.2.3/x":            {400, 400},
+		"https://inside.example.com/x": {400, 400},
 		"https://unknown.example.com/": {400, 400},
 		"/relative":                    {400, 400},
 		"ftp://hooks.example.com/":     {400, 400},
@@ -138,7 +139,7 @@ func TestRule45_HookAddresses(t *testing.T) {
 		strict.call("alice", http.MethodPost, shopAPI+"/hooks", body).want(want[1])
 	}
 	// A name that leads inside only later is stopped when the connection is made.
-	later := start(t, func(d *Deps) { d.InternalHooks = false })
+	later := start(t, func(d *Deps) { d.LoopbackHooks = false })
 	to := receive(t, nil)
 	later.hook("https://hooks.example.com/x", "", "repo:push")
 	err := later.store.update(func(tx *tx) error {

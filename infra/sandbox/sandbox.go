@@ -28,7 +28,7 @@ type Deps struct {
 	ClientID, ClientSecret, CallbackURL string
 	Scopes                              []string // nil: account repository pullrequest webhook
 
-	InternalHooks bool // allow webhook addresses that are loopback or otherwise internal
+	LoopbackHooks bool // allow webhook addresses on loopback; other internal ones are always refused
 	Log           *slog.Logger
 	Now           func() time.Time
 
@@ -42,7 +42,7 @@ type Sandbox struct {
 	publicURL                           string
 	clientID, clientSecret, callbackURL string
 	scopes                              []string
-	internalHooks                       bool
+	loopbackHooks                       bool
 	log                                 *slog.Logger
 	now                                 func() time.Time
 	resolve                             func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -77,7 +77,7 @@ func New(deps Deps) (*Sandbox, error) {
 	key := sha256.Sum256([]byte("pages of " + deps.ClientSecret))
 	s := &Sandbox{
 		publicURL: deps.PublicURL, clientID: deps.ClientID, clientSecret: deps.ClientSecret, callbackURL: deps.CallbackURL,
-		scopes: slices.Clone(deps.Scopes), internalHooks: deps.InternalHooks, log: deps.Log, now: deps.Now,
+		scopes: slices.Clone(deps.Scopes), loopbackHooks: deps.LoopbackHooks, log: deps.Log, now: deps.Now,
 		resolve: deps.Resolve, pageKey: key[:],
 	}
 	if s.scopes == nil {

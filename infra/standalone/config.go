@@ -77,11 +77,17 @@ func readConfig(environ []string) (config, error) {
 		if err := checkListen("SANDBOX_LISTEN", c.sandboxListen); err != nil {
 			return c, err
 		}
+		if !loopback("http://" + c.sandboxListen) {
+			return c, fmt.Errorf("SANDBOX_LISTEN is %s, which others can reach, and the sandbox's passwords are public: keep it on loopback", c.sandboxListen)
+		}
 	}
 	if v := e["PUBLIC_URL"]; v != "" {
 		if c.publicURL, err = checkURL("PUBLIC_URL", v); err != nil {
 			return c, err
 		}
+	} else if !loopback("http://" + c.listen) {
+		// Without it the server would take itself for one that only this machine reaches.
+		return c, fmt.Errorf("RUNNERHUB_LISTEN is %s, which others can reach: set PUBLIC_URL to the address they use", c.listen)
 	}
 	if c.sandbox {
 		if e["BITBUCKET_API_URL"] != "" || e["BITBUCKET_WEB_URL"] != "" {
@@ -122,18 +128,23 @@ func readConfig(environ []string) (config, error) {
 	return c, c.chooseBuilds(e)
 }
 
+// buildsBelow is where builds work as root when nobody chose a folder: the data's may lie where
+// other users cannot get to, and the system's temporary folder is cleaned under a running server.
+const buildsBelow = "/var/lib/runnerhub-builds"
+
 // chooseBuilds finds the folder where builds work. It is outside the data: builds
 // have to get there, and nobody else may get to the data.
 func (c *config) chooseBuilds(e environment) error {
 	builds := e["RUNNERHUB_BUILDS"]
-	if builds == "" {
-		name, err := stored(filepath.Join(c.data, "builds-folder"), func() string {
-			return "runnerhub-" + strings.ToLower(rand.Text()[:10])
-		})
+	switch {
+	case builds == "" && os.Geteuid() == 0:
+		name, err := stored(filepath.Join(c.data, "builds-folder"), func() string { return strings.ToLower(rand.Text()[:10]) })
 		if err != nil {
 			return fmt.Errorf("RUNNERHUB_DATA %s: %w", c.data, err)
 		}
-		builds = filepath.Join(os.TempDir(), name)
+		builds = filepath.Join(buildsBelow, name)
+	case builds == "":
+		builds = c.data + "-builds"
 	}
 	var err error
 	if c.builds, err = filepath.Abs(builds); err != nil {

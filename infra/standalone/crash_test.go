@@ -276,7 +276,7 @@ func newSite(t *testing.T) *site {
 	s.forge = "http://" + front.Listener.Addr().String()
 	s.box, err = sandbox.New(sandbox.Deps{
 		PublicURL: s.forge, ClientID: "crash", ClientSecret: "crash-secret", CallbackURL: s.hub + "/auth/callback",
-		InternalHooks: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
+		LoopbackHooks: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

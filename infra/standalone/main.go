@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -57,7 +58,9 @@ func run(args, environ []string) int {
 		err = fmt.Errorf("unknown command %q\n%s", command, usage)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "runnerhub:", err)
+		if !errors.Is(err, errSaid) {
+			fmt.Fprintln(os.Stderr, "runnerhub:", err)
+		}
 		return 1
 	}
 	return 0

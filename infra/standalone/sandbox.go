@@ -32,6 +32,9 @@ const (
 	sandboxReady = "ready "
 )
 
+// errSaid is a failure that has been told of by the child that failed.
+var errSaid = errors.New("the sandbox did not start; its own message is above")
+
 // sandboxChild is a running sandbox.
 type sandboxChild struct {
 	cmd   *exec.Cmd
@@ -87,7 +90,7 @@ func startSandbox(ctx context.Context, c *config, log *slog.Logger) (*sandboxChi
 	case line := <-ready:
 		address, ok := strings.CutPrefix(line, sandboxReady)
 		if !ok {
-			return nil, errors.New("the sandbox did not start; its own message is above")
+			return nil, errSaid
 		}
 		c.webURL, c.apiURL = address, address+"/2.0"
 		return child, nil
@@ -125,6 +128,14 @@ func serveSandbox(ctx context.Context, environ []string, log *slog.Logger) error
 		}
 		password = strings.TrimSpace(line)
 	}
+	loopbackHooks := true
+	switch v := e["SANDBOX_LOOPBACK_HOOKS"]; v {
+	case "", "1":
+	case "0":
+		loopbackHooks = false
+	default:
+		return fmt.Errorf("SANDBOX_LOOPBACK_HOOKS is %q; it is 0, 1 or absent", v)
+	}
 	data, err := filepath.Abs(e.or("SANDBOX_DATA", "sandbox-data"))
 	if err != nil {
 		return err
@@ -139,10 +150,10 @@ func serveSandbox(ctx context.Context, environ []string, log *slog.Logger) error
 		Dir: data, PublicURL: address,
 		ClientID: client, ClientSecret: password,
 		CallbackURL:   e.or("SANDBOX_CALLBACK", "http://127.0.0.1:8080/auth/callback"),
-		InternalHooks: true, Log: log, Now: time.Now,
+		LoopbackHooks: loopbackHooks, Log: log, Now: time.Now,
 	})
 	if err != nil {
-		return fmt.Errorf("sandbox: %w", err)
+		return err
 	}
 	server := &http.Server{Handler: box, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	failed := make(chan error, 1)

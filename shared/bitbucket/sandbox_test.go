@@ -55,7 +55,7 @@ func newTrial(t *testing.T) *trial {
 	var err error
 	tr.sandbox, err = sandbox.New(sandbox.Deps{
 		PublicURL: tr.url, ClientID: d.ClientID, ClientSecret: d.ClientSecret.Reveal(), CallbackURL: d.CallbackURL,
-		InternalHooks: true, Log: slog.New(slog.DiscardHandler), Now: tr.clock,
+		LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: tr.clock,
 	})
 	if err != nil {
 		t.Fatal(err)

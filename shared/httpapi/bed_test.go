@@ -93,7 +93,7 @@ func newBed(t *testing.T, o options) *bed {
 	var err error
 	b.sandbox, err = sandbox.New(sandbox.Deps{
 		PublicURL: b.forge.address, ClientID: "client", ClientSecret: "client-secret", CallbackURL: callback, Scopes: o.scopes,
-		InternalHooks: true, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	b.ok(err)
 	t.Cleanup(func() { b.ok(b.sandbox.Close(context.Background())) })
