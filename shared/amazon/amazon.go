@@ -130,7 +130,7 @@ func Pause(ctx context.Context, attempt int) {
 	}
 }
 
-// Fault gives the error of Do its kind: kindOf says what the service's code means when it
+// Fault gives the error of Do its kind, and leaves nil as it is: kindOf says what the service's code means when it
 // refused, and fault.Internal is for what should not happen. A write that is in doubt is
 // fault.Unknown, whatever the last attempt said.
 func Fault(err error, write bool, kindOf func(code string) fault.Kind, message string) error {

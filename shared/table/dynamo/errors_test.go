@@ -70,12 +70,12 @@ func TestTransactionsThatAreNotAcknowledged(t *testing.T) {
 		"a collision, then done":      {answers: []amazontest.Answer{cancelled(collided, none), done}, calls: 2, done: true},
 		"collisions only":             {answers: []amazontest.Answer{cancelled(collided, none)}, calls: 3, kind: fault.Conflict},
 		// The collision may be with the attempt whose answer was lost.
-		"lost, then collisions":   {answers: []amazontest.Answer{lost, cancelled(collided, none)}, calls: 3, kind: fault.Unknown},
-		"throttled":               {answers: []amazontest.Answer{cancelled(slow, none)}, calls: 3, kind: fault.Unavailable},
-		"throttled as a whole":    {answers: []amazontest.Answer{refusal("ThrottlingException", "")}, calls: 3, kind: fault.Unavailable},
-		"a request of ours":       {answers: []amazontest.Answer{refusal("ValidationException", "")}, calls: 1, kind: fault.Internal},
-		"no table":                {answers: []amazontest.Answer{refusal("ResourceNotFoundException", "")}, calls: 1, kind: fault.Internal},
-		"an item that is no JSON": {answers: []amazontest.Answer{cancelled(`{"Code":"ValidationError"}`, none)}, calls: 1, kind: fault.Internal},
+		"lost, then collisions": {answers: []amazontest.Answer{lost, cancelled(collided, none)}, calls: 3, kind: fault.Unknown},
+		"throttled":             {answers: []amazontest.Answer{cancelled(slow, none)}, calls: 3, kind: fault.Unavailable},
+		"throttled as a whole":  {answers: []amazontest.Answer{refusal("ThrottlingException", "")}, calls: 3, kind: fault.Unavailable},
+		"a request of ours":     {answers: []amazontest.Answer{refusal("ValidationException", "")}, calls: 1, kind: fault.Internal},
+		"no table":              {answers: []amazontest.Answer{refusal("ResourceNotFoundException", "")}, calls: 1, kind: fault.Internal},
+		"an update of no sense": {answers: []amazontest.Answer{cancelled(`{"Code":"ValidationError"}`, none)}, calls: 1, kind: fault.Internal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
