@@ -10,8 +10,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/fault"
@@ -31,6 +34,9 @@ const SecretPurpose = "hook-secret"
 
 // ping is Data Center's test of an address: unsigned even where a secret is set.
 const ping = "diagnostics:ping"
+
+// maxHeader is the longest header in bytes that is kept as it came.
+const maxHeader = 128
 
 // maxSecrets bounds the opened secrets kept in memory.
 const maxSecrets = 10_000
@@ -111,10 +117,7 @@ func (i *Ingest) Accept(ctx context.Context, r Request) error {
 	if !bitbucket.Verify(key, r.Body, r.Signature) {
 		return refused()
 	}
-	if r.RequestID == "" {
-		sum := sha256.Sum256(r.Body)
-		r.RequestID = "body-" + hex.EncodeToString(sum[:16])
-	}
+	r.RequestID, r.Event = requestID(r), short(r.Event)
 	err = message.Send(ctx, i.Queue, message.Dispatch{Delivery: &message.Delivery{
 		ID: deliveryID(r.Hook, r.RequestID), Hook: hook.ID, App: hook.App, Workspace: hook.Workspace,
 		Event: r.Event, RequestID: r.RequestID, Attempt: r.Attempt, ReceivedAt: i.Now().UTC(), Body: r.Body,
@@ -127,6 +130,25 @@ func (i *Ingest) Accept(ctx context.Context, r Request) error {
 
 func refused() error {
 	return fault.New(fault.Unauthenticated, "unknown hook or wrong signature")
+}
+
+// requestID names the delivery; without a name of its own, after its body. The headers
+// are not signed and go into records and lists.
+func requestID(r Request) string {
+	if r.RequestID == "" {
+		sum := sha256.Sum256(r.Body)
+		return "body-" + hex.EncodeToString(sum[:16])
+	}
+	return short(r.RequestID)
+}
+
+// short answers a header that fits where it is kept, or a hash in its place.
+func short(header string) string {
+	if len(header) <= maxHeader && utf8.ValidString(header) && strings.IndexFunc(header, unicode.IsControl) < 0 {
+		return header
+	}
+	sum := sha256.Sum256([]byte(header))
+	return "sha256-" + hex.EncodeToString(sum[:16])
 }
 
 // deliveryID is the same for every attempt of one delivery, so that a repeat finds

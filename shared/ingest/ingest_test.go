@@ -289,6 +289,36 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+// The headers are not signed: what is odd about them is not kept, and two stay two.
+func TestOddHeaders(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	accept := func(header string) message.Delivery {
+		t.Helper()
+		r := vector()
+		r.RequestID, r.Event = header, header
+		if err := b.ingest.Accept(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		return b.taken()[0]
+	}
+	longest := strings.Repeat("x", 128)
+	if got := accept(longest); got.RequestID != longest || got.Event != longest {
+		t.Errorf("%+v", got)
+	}
+	seen := map[string]bool{}
+	for _, header := range []string{strings.Repeat("x", 129), strings.Repeat("x", 60_000), "a\tb", "a\x7f", "a\u0085b", "\xff"} {
+		got := accept(header)
+		if !strings.HasPrefix(got.RequestID, "sha256-") || len(got.RequestID) != 39 || got.Event != got.RequestID {
+			t.Errorf("%.10q: %+v", header, got)
+		}
+		if again := accept(header); again.ID != got.ID || seen[got.ID] {
+			t.Errorf("%.10q is not one delivery", header)
+		}
+		seen[got.ID] = true
+	}
+}
+
 func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 	t.Parallel()
 	for name, breakIt := range map[string]func(*bench){
