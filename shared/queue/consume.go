@@ -22,7 +22,8 @@ type Consumer struct {
 	Log     *slog.Logger
 }
 
-// Run works until ctx ends, then waits for the handlers at work. A handler has
+// Run works until ctx ends, then waits for the handlers at work. A message that a
+// handler refuses (see Handler) is gone, with one line in the log. A handler has
 // until its message's deadline. What it leaves is retried after a pause that
 // grows with the attempts, or the one a dependency asked for.
 func (c Consumer) Run(ctx context.Context) {
@@ -61,8 +62,10 @@ func (c Consumer) work(ctx context.Context, m Message) {
 		ended = c.Queue.Retry(ending, m.Receipt, Backoff(m.Attempt, err))
 	} else {
 		if err != nil {
+			// A caller hears of a refusal, the sender of a message does not: this line is
+			// all that is left of it.
 			outcome := fault.KindOf(err).Outcome()
-			c.Log.Log(ctx, outcome.Level, "a message was refused",
+			c.Log.Log(ctx, max(outcome.Level, slog.LevelWarn), "a message was refused and is gone",
 				"queue", c.Name, "message", m.ID, "attempt", m.Attempt, "kind", outcome.Name, "error", err)
 		}
 		ended = c.Queue.Delete(ending, m.Receipt)

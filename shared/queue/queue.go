@@ -57,7 +57,11 @@ type Publisher interface {
 }
 
 // Handler works on one message. A nil error, or one of a kind that no retry can
-// mend, ends the message; any other leaves it for another attempt.
+// mend, ends the message; any other leaves it for another attempt, and in the end among
+// the dead letters. So a refusal acknowledges: only a handler whose message repeats what
+// is stored, so that a sweep leaves it again where it matters, may let the kinds of its
+// dependencies through. One whose message is the only trace of somebody's event records
+// the refusal first, or answers fault.Internal, which is kept.
 type Handler func(ctx context.Context, m Message) error
 
 // CheckBody refuses what no driver takes: a body is text of 1 to MaxBody bytes.
