@@ -233,6 +233,62 @@ func (v *Visitor) App(ctx context.Context, workspace, name string) (string, erro
 	return a.ID, err
 }
 
+// EnsureWorkspace answers the id of the visitor's workspace of that name, and makes it
+// when there is none. Where there must not be another workspace, it is the one there is.
+func (v *Visitor) EnsureWorkspace(ctx context.Context, name string) (string, error) {
+	known, err := everything[Object](ctx, v, "/api/workspaces")
+	if err != nil {
+		return "", err
+	}
+	if id := named(known, name); id != "" {
+		return id, nil
+	}
+	id, err := v.Workspace(ctx, name)
+	var refusal *Refusal
+	if len(known) > 0 && errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		return known[0].ID, nil
+	}
+	return id, err
+}
+
+// EnsureApp answers the id of the app of that name, and makes it when there is none.
+func (v *Visitor) EnsureApp(ctx context.Context, workspace, name string) (string, error) {
+	known, err := everything[Object](ctx, v, "/api/workspaces/"+workspace+"/apps")
+	if err != nil {
+		return "", err
+	}
+	if id := named(known, name); id != "" {
+		return id, nil
+	}
+	return v.App(ctx, workspace, name)
+}
+
+// named answers the id of the first object of that name, or nothing.
+func named(objects []Object, name string) string {
+	for _, o := range objects {
+		if o.Name == name {
+			return o.ID
+		}
+	}
+	return ""
+}
+
+// everything reads all pages of a list.
+func everything[T any](ctx context.Context, v *Visitor, path string) ([]T, error) {
+	var all []T
+	cursor := ""
+	for {
+		var page List[T]
+		if err := v.Call(ctx, http.MethodGet, path+"?cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if cursor = page.Cursor; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
 // Connect connects Bitbucket to a workspace and answers the connection's id.
 func (v *Visitor) Connect(ctx context.Context, workspace string) (string, error) {
 	var answer struct {
@@ -293,12 +349,12 @@ func (v *Visitor) Tie(ctx context.Context, app, connection, uuid string) error {
 }
 
 // SetUp goes the whole way from signing in to a connected repository, and answers
-// the app's id.
+// the app's id. What there is by that name already is used.
 func (v *Visitor) SetUp(ctx context.Context, name, fullName string) (string, error) {
 	if err := v.SignIn(ctx); err != nil {
 		return "", fmt.Errorf("signing in: %w", err)
 	}
-	workspace, err := v.Workspace(ctx, name)
+	workspace, err := v.EnsureWorkspace(ctx, name)
 	if err != nil {
 		return "", fmt.Errorf("making a workspace: %w", err)
 	}
@@ -306,7 +362,7 @@ func (v *Visitor) SetUp(ctx context.Context, name, fullName string) (string, err
 	if err != nil {
 		return "", fmt.Errorf("connecting Bitbucket: %w", err)
 	}
-	app, err := v.App(ctx, workspace, name)
+	app, err := v.EnsureApp(ctx, workspace, name)
 	if err != nil {
 		return "", fmt.Errorf("making an app: %w", err)
 	}
@@ -356,18 +412,7 @@ func (v *Visitor) Build(ctx context.Context, id string) (Build, error) {
 
 // Builds lists all builds of an app, the newest first.
 func (v *Visitor) Builds(ctx context.Context, app string) ([]Build, error) {
-	var all []Build
-	cursor := ""
-	for {
-		var page List[Build]
-		if err := v.Call(ctx, http.MethodGet, "/api/apps/"+app+"/builds?cursor="+url.QueryEscape(cursor), nil, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Items...)
-		if cursor = page.Cursor; cursor == "" {
-			return all, nil
-		}
-	}
+	return everything[Build](ctx, v, "/api/apps/"+app+"/builds")
 }
 
 // Decision is what was decided for one change.

@@ -78,13 +78,26 @@ func (c *Catalog) CreateWorkspace(ctx context.Context, user, name string) (Works
 	}
 	err = create(ctx, w, user)
 	if c.OneWorkspace && fault.Is(err, fault.Conflict) {
-		return Workspace{}, fault.Wrap(fault.Conflict, err,
-			"this server does not keep builds apart, so it has one workspace only, and there is one: ask its owner to add you, or whoever runs the server to keep builds apart")
+		return Workspace{}, c.noSecond(ctx, user, err)
 	}
 	if err != nil {
 		return Workspace{}, fmt.Errorf("catalog: making a workspace: %w", err)
 	}
 	return Workspace{w, ci.Owner}, nil
+}
+
+// noSecond says why there is no second workspace, and what to do instead.
+func (c *Catalog) noSecond(ctx context.Context, user string, cause error) error {
+	const why = "this server does not keep builds apart, so it has one workspace only"
+	own, err := c.Store.WorkspacesOf(ctx, user, "")
+	if err != nil {
+		return fmt.Errorf("catalog: listing workspaces: %w", err)
+	}
+	if len(own.Items) == 0 {
+		return fault.Wrap(fault.Conflict, cause,
+			why+", and there is one: ask its owner to add you, or whoever runs the server to keep builds apart")
+	}
+	return fault.Wrap(fault.Conflict, cause, why+", and you are a member of it: use %q, which is %s", own.Items[0].Name, own.Items[0].ID)
 }
 
 // Workspace answers a workspace to its members.

@@ -157,8 +157,8 @@ func TestOneWorkspace(t *testing.T) {
 	b := newBed(t, options{one: true})
 	br := b.signsIn("alice")
 	first := br.makes("/api/workspaces", "First")
-	for _, name := range []string{"alice", "bob"} {
-		b.signsIn(name).post("/api/workspaces", map[string]string{"name": "Second"}).want(409).says("one workspace only")
+	for name, advice := range map[string]string{"alice": first, "bob": "ask its owner"} {
+		b.signsIn(name).post("/api/workspaces", map[string]string{"name": "Second"}).want(409).says("one workspace only").says(advice)
 	}
 	if got := br.get("/api/workspaces").want(200).items(); len(got) != 1 || got[0]["id"] != first {
 		t.Errorf("the workspaces are %v", got)
