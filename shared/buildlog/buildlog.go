@@ -78,7 +78,7 @@ func CheckLimit(limit int) error {
 
 // BadCursor is the error for a cursor that the log did not make.
 func BadCursor() error {
-	return fault.New(fault.Invalid, "the cursor is not one of this log")
+	return fault.Field("cursor", "is not one of this log")
 }
 
 // AppendText appends the text form of l to b: time, tab, step, tab, text, newline. Tabs

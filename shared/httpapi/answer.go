@@ -122,11 +122,13 @@ func (a *API) sendError(c *call, err error) {
 }
 
 func (c *call) sendJSON(contentType string, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // no browser takes this for a page, and people copy addresses out of it
+	if err := encoder.Encode(v); err != nil {
 		panic(fmt.Errorf("encoding an answer: %w", err)) // a type of ours that JSON cannot hold
 	}
-	return c.write(contentType, append(body, '\n'))
+	return c.write(contentType, body.Bytes())
 }
 
 func (c *call) write(contentType string, body []byte) error {

@@ -101,7 +101,9 @@ func TestLog(t *testing.T) {
 		t.Errorf("%d lines, done %v", len(texts), done)
 	}
 	other := b.builds(app, workspace, ci.Running)
-	br.get("/api/builds/" + other + "/log?cursor=" + cursor).want(400)
+	if field := br.get("/api/builds/" + other + "/log?cursor=" + cursor).want(400).text("field"); field != "cursor" {
+		t.Errorf("the field is %s", field)
+	}
 	if _, err := time.Parse(time.RFC3339Nano, br.get("/api/builds/" + build + "/log").items()[0]["time"].(string)); err != nil {
 		t.Error(err)
 	}

@@ -96,6 +96,15 @@ func TestRenewalMendsAConnection(t *testing.T) {
 	br.repositoryNamed(connection, "shop")
 }
 
+// The address of the consent page can be copied out of the answer as it stands.
+func TestAddressesAreNotEscaped(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	a := br.post("/api/workspaces/"+br.makes("/api/workspaces", "Acme")+"/connections", map[string]string{"provider": "bitbucket"}).want(201)
+	a.says(`"` + a.text("authorize_url") + `"`)
+}
+
 func TestConnectStates(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, options{})
