@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ const (
 	callTimeout  = 15 * time.Second
 	answerLimit  = 8 << 20
 	longestPause = 15 * time.Second
+	idleTimeout  = 90 * time.Second
 )
 
 // errNotOurs is the server's word that this attempt is not, or no longer, the one
@@ -37,11 +39,22 @@ type client struct {
 }
 
 func newClient(address string, pause time.Duration) *client {
+	transport := http.DefaultTransport
+	if socket, ok := strings.CutPrefix(address, runner.SocketScheme); ok {
+		address = "http://server" // only the socket is dialled
+		transport = &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			},
+			IdleConnTimeout: idleTimeout,
+		}
+	}
 	return &client{
 		address: strings.TrimRight(address, "/"),
 		pause:   pause,
 		http: &http.Client{
-			Timeout: callTimeout,
+			Timeout:   callTimeout,
+			Transport: transport,
 			// A redirect would carry ticket or report to somebody else.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},

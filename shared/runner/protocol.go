@@ -8,6 +8,10 @@ import "time"
 // or that another agent claimed; the agent then ends with ExitNotOurs. A ticket ends with its
 // build, so the repeat of a last report whose answer was lost is refused like this, too.
 
+// SocketScheme begins the address of a server that listens on a Unix socket: the
+// socket's absolute path follows. Other addresses are http or https URLs.
+const SocketScheme = "unix:"
+
 // Paths below Job.Address, and the two variables that a runner gives the agent.
 // Nothing else may stand in the agent's environment that a build must not read.
 const (

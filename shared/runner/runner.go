@@ -15,7 +15,7 @@ import (
 type Job struct {
 	Build   string // id of the build; also names its log
 	Attempt string // id of the attempt, unique over all builds
-	Address string // URL of the server as the build reaches it
+	Address string // of the server as the build reaches it: http, https or SocketScheme
 	Ticket  secret.Text
 	Timeout time.Duration // after it the runner ends the build
 	Image   string        // asked for by the pipeline file; may be empty

@@ -128,9 +128,11 @@ func (r *Runner) finish(a *attempt, timedOut bool, waitErr error) {
 	if waitErr != nil {
 		log.Error("wait for attempt", "err", waitErr)
 	}
+	clean := !a.foreign
 	if !a.foreign {
 		if err := killRest(a); err != nil {
 			log.Error("kill what an attempt left", "err", err)
+			clean = false
 		}
 	}
 	r.mu.Lock()
@@ -138,8 +140,12 @@ func (r *Runner) finish(a *attempt, timedOut bool, waitErr error) {
 	r.mu.Unlock()
 	if err := a.clear(); err != nil {
 		log.Error("remove a build's files", "err", err)
+		clean = false
 	}
 	r.mu.Lock()
+	if clean && r.isolated { // otherwise no other build gets the id from this server
+		r.uids.release(a.meta.UID)
+	}
 	a.meta.State, a.meta.EndedAt = state, r.Now().UTC()
 	err := a.save()
 	event := runner.Event{Build: a.meta.Build, Attempt: a.meta.Attempt, Ref: a.meta.Attempt, State: state, At: a.meta.EndedAt}
@@ -221,7 +227,7 @@ func removeTree(dir string) error {
 // clearTemp removes what the user left in the folders everybody may write to.
 func clearTemp(uid int) error {
 	var errs []error
-	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm"} {
+	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm", "/run/lock"} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())

@@ -93,6 +93,7 @@ func TestIsolation(t *testing.T) {
 	if !r.Isolated() {
 		t.Fatal("not isolated as root")
 	}
+	serveAgents(t, r, server)
 	server.Offer("victim", nil, runner.Step{Name: "v", Run: "chmod -R a+rwX .. || :; echo victim $$ $(id -u) $(pwd); while :; do sleep 100; done"})
 	start(t, r, job(server, "victim"))
 	var pid, uid, source string
@@ -119,13 +120,18 @@ try kill -0 %[5]d
 try kill -0 %[6]s
 try cat %[7]s/meta.json
 try touch %[7]s/x
+try touch %[8]s/server.sock.x
+try mv %[8]s/server.sock %[8]s/x
+try rm -f %[8]s/server.sock
+try ls /run/runnerhub
+try touch /run/runnerhub/61999
 try cat /etc/shadow
 try su -c true
 try chgrp 0 .
 echo "I am $(id -u) $(id -g) $(id -G) $(umask) $(awk '/NoNewPrivs/ {print $2}' /proc/self/status) $(nice) $(ulimit -c)"
 echo "env $(env | cut -d= -f1 | sort | tr '\n' ' ')"
 touch /tmp/left-by-$(id -u); mkdir -p deep/er; chmod 0 deep/er; chmod 500 deep
-`, data, filepath.Join(dir, "logs"), filepath.Join(dir, "runner", "attempts"), source, os.Getpid(), pid, filepath.Dir(work))
+`, data, filepath.Join(dir, "logs"), filepath.Join(dir, "runner", "attempts"), source, os.Getpid(), pid, filepath.Dir(work), filepath.Join(dir, "runner", "run"))
 	server.Offer("thief", nil, runner.Step{Name: "t", Run: attack})
 	start(t, r, job(server, "thief"))
 	if e := heard.await(t); e.Attempt != "a-thief" || e.State.Result != runner.Succeeded {

@@ -18,7 +18,7 @@ const (
 )
 
 // launch starts the agent in a session of its own, and records its process.
-func (a *attempt) launch(program, env []string, log *os.File) error {
+func (a *attempt) launch(program, env []string, log *os.File, ownIPC bool) error {
 	stderr, err := os.OpenFile(a.errFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -29,6 +29,9 @@ func (a *attempt) launch(program, env []string, log *os.File) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if a.meta.UID != 0 {
 		cmd.SysProcAttr = asUser(a.meta.UID)
+	}
+	if ownIPC {
+		separateIPC(cmd.SysProcAttr)
 	}
 	if err := startModestly(cmd); err != nil {
 		return fmt.Errorf("start agent: %w", err)

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,6 +46,7 @@ var attemptPattern = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 type Deps struct {
 	// Dir is the driver's folder, absolute. As root, other users must be able to get
 	// there (every folder above it has the x bit for others); what is in it is protected.
+	// A folder that is there already has to be the server's own.
 	Dir string
 	// Program is the agent: the path of its file, and arguments. As root it is copied into Dir.
 	Program []string
@@ -70,8 +72,9 @@ type Deps struct {
 // folder: a second one over the same folder is refused.
 type Runner struct {
 	Deps
-	program  []string // argv prefix of the agent
+	program  []string // argv prefix of the agent; guarded by mu once open
 	isolated bool
+	ownIPC   bool // builds have shared memory of their own
 	lock     *os.File
 	ctx      context.Context // ends with Close
 	close    context.CancelFunc
@@ -79,7 +82,8 @@ type Runner struct {
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
-	uids     *uidPool
+	uids     *uidPool           // nil where builds have no users of their own
+	serve    func(net.Listener) // nil until Serve
 }
 
 // New opens the folder, takes up the attempts that an earlier instance left, and is
@@ -99,7 +103,7 @@ func New(deps Deps) (*Runner, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Runner{
 		Deps: deps, program: deps.Program, isolated: canIsolate(), ctx: ctx, close: cancel,
-		attempts: map[string]*attempt{}, uids: newUIDPool(deps.BaseUID),
+		attempts: map[string]*attempt{},
 	}
 	if err := r.open(); err != nil {
 		_ = r.Close()
@@ -110,17 +114,11 @@ func New(deps Deps) (*Runner, error) {
 
 // open makes the folder ready and takes up what is in it.
 func (r *Runner) open() error {
-	mode := os.FileMode(0o700)
-	if r.isolated {
-		mode = 0o711
+	if err := r.checkSocket(); err != nil {
+		return err
 	}
-	for _, dir := range []string{r.Dir, r.attemptsDir()} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return err
-		}
-		if err := os.Chmod(dir, mode); err != nil {
-			return err
-		}
+	if err := r.makeFolders(); err != nil {
+		return err
 	}
 	lock, err := lockFile(filepath.Join(r.Dir, "lock"))
 	if err != nil {
@@ -128,7 +126,10 @@ func (r *Runner) open() error {
 	}
 	r.lock = lock
 	if r.isolated {
-		if r.program, err = installProgram(r.Dir, r.Program); err != nil {
+		if r.uids, err = newUIDPool(r.BaseUID, usersDir, filepath.Join(r.Dir, "last-user")); err != nil {
+			return err
+		}
+		if r.program, err = installProgram(r.programDir(), r.Program); err != nil {
 			return err
 		}
 		if err := r.reachable(); err != nil {
@@ -137,8 +138,6 @@ func (r *Runner) open() error {
 	}
 	return r.takeUp()
 }
-
-func (r *Runner) attemptsDir() string { return filepath.Join(r.Dir, "attempts") }
 
 // Isolated reports whether builds run as other users than the server, and so can
 // read neither it nor each other.
@@ -149,7 +148,9 @@ func (r *Runner) Isolated() bool { return r.isolated }
 func (r *Runner) Close() error {
 	r.close()
 	r.watchers.Wait()
-	r.uids.close()
+	if r.uids != nil {
+		r.uids.close()
+	}
 	if r.lock == nil {
 		return nil
 	}
@@ -235,6 +236,9 @@ func (r *Runner) prune() {
 
 // start makes the attempt's folder, which exists once, then its record, then its process.
 func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
+	if err := r.restore(); err != nil {
+		return fmt.Errorf("make the runner's folder again: %w", err)
+	}
 	log, err := r.Log(ctx, job.Build)
 	if err != nil {
 		return fmt.Errorf("open the build's log: %w", err)
@@ -247,9 +251,14 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 		State: runner.State{Phase: runner.Running},
 	}
 	if r.isolated {
-		if a.meta.UID, err = r.uids.pick(r.usedUIDs()); err != nil {
+		if a.meta.UID, err = r.uids.pick(); err != nil {
 			return err
 		}
+		defer func() {
+			if err != nil {
+				r.uids.release(a.meta.UID)
+			}
+		}()
 	}
 	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return fmt.Errorf("make the attempt's folder: %w", err)
@@ -270,7 +279,7 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 		runner.AddressVariable + "=" + job.Address,
 		runner.TicketVariable + "=" + job.Ticket.Reveal(),
 	}
-	if err := a.launch(r.program, env, log); err != nil {
+	if err := a.launch(r.program, env, log, r.ownIPC); err != nil {
 		return err
 	}
 	// From here on it runs. Were the record not to be written, the next instance would
@@ -281,17 +290,6 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 	r.attempts[job.Attempt] = a
 	r.watchers.Go(func() { r.watch(a) })
 	return nil
-}
-
-// usedUIDs answers the user ids of attempts that have not ended.
-func (r *Runner) usedUIDs() map[int]bool {
-	used := map[int]bool{}
-	for _, a := range r.attempts {
-		if !a.over() {
-			used[a.meta.UID] = true
-		}
-	}
-	return used
 }
 
 // takeUp reads the records that an earlier instance left.
@@ -324,9 +322,15 @@ func (r *Runner) takeUp() error {
 		if a.over() {
 			continue
 		}
-		if a.meta.UID != 0 {
-			// Another server can hold the id only if nothing of ours runs under it.
-			a.foreign = !r.uids.holdAgain(a.meta.UID)
+		if a.meta.UID != 0 && r.isolated {
+			// Another server takes an id only when nothing of ours runs under it.
+			held, err := r.uids.holdAgain(a.meta.UID)
+			if err != nil {
+				return err
+			}
+			if a.foreign = !held; a.foreign {
+				r.Logger.Warn("another server uses the user id of a build; what runs under it is left alone", "attempt", a.meta.Attempt, "user", a.meta.UID)
+			}
 		}
 		if a.meta.Stopping {
 			close(a.stop)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,10 @@ func startModestly(cmd *exec.Cmd) error {
 	}()
 	return <-started
 }
+
+// separateIPC gives a process System V and POSIX objects (shared memory, semaphores,
+// message queues) that end with it and its children.
+func separateIPC(attr *syscall.SysProcAttr) { attr.Cloneflags |= unix.CLONE_NEWIPC }
 
 // process is a running agent, ours by descent or found again.
 type process struct {

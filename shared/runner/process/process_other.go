@@ -42,6 +42,8 @@ func startTicks(pid int) (uint64, error) {
 	return uint64(at.Unix()), nil
 }
 
+func separateIPC(*syscall.SysProcAttr) {}
+
 // process is a running agent, ours by descent or found again.
 type process struct{ pid int }
 

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		os.Exit(runAgent())
 	case len(os.Args) > 1 && os.Args[1] == "server":
 		os.Exit(serverMode())
+	case len(os.Args) > 1 && os.Args[1] == "squat":
+		os.Exit(squatMode())
 	}
 	os.Exit(m.Run())
 }
@@ -103,10 +105,14 @@ func readLog(t *testing.T, dir, build string) []buildlog.Line {
 	return all
 }
 
-// testLog fails the test for whatever the runner has to complain about.
+// testLog fails the test for whatever the runner has to complain about, but for what a
+// container does not let it do.
 type testLog struct{ t *testing.T }
 
 func (l *testLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("CLONE_NEWIPC")) {
+		return len(p), nil
+	}
 	l.t.Errorf("the runner logged: %s", bytes.TrimSpace(p))
 	return len(p), nil
 }
