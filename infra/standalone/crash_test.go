@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(run(os.Args, os.Environ()))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "squat" {
+		os.Exit(squat(os.Args[2]))
+	}
 	if os.Getenv(childVariable) != "" {
 		os.Exit(serveChild())
 	}

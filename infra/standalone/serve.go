@@ -10,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"runnerhub/shared/bitbucket"
@@ -132,25 +135,84 @@ func serveWith(ctx context.Context, environ []string, log *slog.Logger, between 
 	if err != nil {
 		return err
 	}
-	listener, err := bind("RUNNERHUB_LISTEN", c.listen)
-	if err != nil {
-		return err
+	if _, err := exec.LookPath("git"); err != nil {
+		return errors.New("git is missing: builds check out with it; install it")
 	}
-	defer func() { _ = listener.Close() }()
-	address := "http://" + reachable(listener.Addr().String())
+	if err := keepDescriptors(); err != nil {
+		log.Warn("builds may see what the server inherited", "error", err)
+	}
+	listener, taken := bind("RUNNERHUB_LISTEN", c.listen)
+	if taken != nil && !c.takenByBuild(taken) {
+		return taken
+	}
+	defer func() {
+		if listener != nil {
+			_ = listener.Close()
+		}
+	}()
 	if c.publicURL == "" {
-		c.publicURL = address
+		if c.publicURL, err = c.address(listener); err != nil {
+			return err
+		}
 	}
 	s := &server{config: c, log: log, seams: between}
 	defer s.close()
-	if err := s.open(ctx, address); err != nil {
+	if err := s.open(ctx); err != nil {
 		return err
+	}
+	if taken != nil {
+		if listener, err = s.takePort(taken); err != nil {
+			return err
+		}
 	}
 	return s.run(ctx, listener)
 }
 
-// open wires everything, lowest first. address is where builds reach this server.
-func (s *server) open(ctx context.Context, address string) error {
+// takenByBuild reports whether taking the port failed because a build may have it. Builds live
+// on when the server dies, and then its port is anybody's.
+func (c *config) takenByBuild(err error) bool {
+	port, bad := c.port()
+	return bad == nil && errors.Is(err, syscall.EADDRINUSE) && process.PortMayBeBuilds(port, c.buildUsers)
+}
+
+func (c *config) port() (int, error) {
+	_, port, err := net.SplitHostPort(c.listen)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
+}
+
+// address is the URL of the port, which is yet to be taken when there is no listener.
+func (c *config) address(l net.Listener) (string, error) {
+	if l != nil {
+		return "http://" + reachable(l.Addr().String()), nil
+	}
+	addr, err := net.ResolveTCPAddr("tcp", c.listen)
+	if err != nil {
+		return "", fmt.Errorf("RUNNERHUB_LISTEN: %w", err)
+	}
+	return "http://" + reachable(addr.String()), nil
+}
+
+// takePort ends the builds that have the server's port until it can be taken, or nobody is left
+// to end: taken is why it could not be taken so far.
+func (s *server) takePort(taken error) (net.Listener, error) {
+	port, err := s.config.port()
+	if err != nil {
+		return nil, err
+	}
+	for errors.Is(taken, syscall.EADDRINUSE) && s.process.FreePort(port) {
+		var l net.Listener
+		if l, taken = bind("RUNNERHUB_LISTEN", s.config.listen); taken == nil {
+			return l, nil
+		}
+	}
+	return nil, taken
+}
+
+// open wires everything, lowest first.
+func (s *server) open(ctx context.Context) error {
 	c := &s.config
 	path := filepath.Join(c.data, "runnerhub.db")
 	// The key comes first: data without it is a loss to be told of, not to be
@@ -181,7 +243,7 @@ func (s *server) open(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return s.useCases(address)
+	return s.useCases()
 }
 
 // vaults opens the key file that seals tokens and secrets.
@@ -232,16 +294,16 @@ func (s *server) contracts(ctx context.Context) error {
 	s.process, err = process.New(process.Deps{
 		Dir: c.builds, Program: []string{self, "agent"}, Path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		BaseUID: c.buildUsers,
-		Log:     s.logs.File, Notify: s.notify, Slots: c.concurrency, Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
+		Log:     s.logs.File, Notify: s.notify, Slots: slots(c.concurrency), Grace: 15 * time.Second, Logger: s.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
 	s.runner = s.seams.runner(s.process)
 	if s.restricted = !s.process.Isolated() && !c.trustBuilds; s.restricted {
-		if !loopback(c.publicURL) {
-			return fmt.Errorf("PUBLIC_URL is %s, but without root builds run as the server's own user and could read its data: "+
-				"run as root, keep to a loopback address, or set RUNNERHUB_TRUST_BUILDS=1 if everyone who can push may read everything here", c.publicURL)
+		if !loopback(c.publicURL) || !loopback("http://"+c.listen) {
+			return fmt.Errorf("PUBLIC_URL is %s and RUNNERHUB_LISTEN %s, but without root builds run as the server's own user and could read its data: "+
+				"run as root, keep to a loopback address, or set RUNNERHUB_TRUST_BUILDS=1 if everyone who can push may read everything here", c.publicURL, c.listen)
 		}
 		s.log.Warn("builds run as the server's own user and can read its data: one workspace only, no forks (run as root to keep builds apart)")
 	}
@@ -269,8 +331,13 @@ func (s *server) deadLetters(ctx context.Context, name string, q *queuefile.Queu
 	return nil
 }
 
+// slots is how many builds the runner has room for. Admission is what limits them; an
+// attempt that has said how it ended still has a slot until all of it is gone, and the
+// next one shall not wait for that.
+func slots(concurrency int) int { return 2*concurrency + 2 }
+
 // useCases wires what works over the contracts.
-func (s *server) useCases(address string) error {
+func (s *server) useCases() error {
 	c := s.config
 	var err error
 	if s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: newID}); err != nil {
@@ -288,7 +355,7 @@ func (s *server) useCases(address string) error {
 		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
 		Runner: s.runner, RunnerName: runnerName, Platforms: []string{"linux"},
 		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted,
-		Address: address, BuildLog: s.buildLog,
+		Address: s.process.Address(), BuildLog: s.buildLog,
 		Now: time.Now, NewID: newID, NewTicket: func() secret.Text { return secret.New(rand.Text() + rand.Text()) }, Log: s.log,
 	}); err != nil {
 		return err
@@ -322,23 +389,30 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	httpServer := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
+	httpServer := newHTTPServer(handler, s.log)
 	// Nobody else works on this data: what is unfinished, and every lease, was left by a
 	// process that is dead. The doors open afterwards, because callers take leases.
 	if err := s.sweep.Recover(ctx); err != nil {
 		s.log.Error("looking for what an earlier run left unfinished", "error", err)
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- httpServer.Serve(listener) }()
+	ended := func(err error) {
+		select {
+		case failed <- err:
+		default: // one reason to end is enough
+		}
+	}
+	agentServer := newHTTPServer(agentsOnly(handler), s.log)
+	defer func() { _ = agentServer.Close() }()
+	if err := s.process.Serve(func(l net.Listener) { ended(agentServer.Serve(l)) }); err != nil {
+		return err
+	}
+	go func() { ended(httpServer.Serve(listener)) }()
 	if s.sandbox != nil {
 		go func() {
 			err := <-s.sandbox.ended
 			s.sandbox.ended <- err
-			failed <- errors.Join(errors.New("the sandbox ended"), err)
+			ended(errors.Join(errors.New("the sandbox ended"), err))
 		}()
 	}
 	deciding, stopDeciding := context.WithCancel(context.WithoutCancel(ctx))
@@ -371,10 +445,27 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	s.endBuilds(stopping)
 	stopReporting()
 	atReports.Wait()
-	if shut := httpServer.Shutdown(stopping); shut != nil {
-		_ = httpServer.Close()
+	for _, h := range []*http.Server{httpServer, agentServer} {
+		if shut := h.Shutdown(stopping); shut != nil {
+			_ = h.Close()
+		}
 	}
 	return err
+}
+
+// agentsOnly lets the calls of agents through, which are all there is at their socket.
+func agentsOnly(handler http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/runner/", handler)
+	return mux
+}
+
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 }
 
 // endBuilds stops the builds at work and waits until they are recorded and
@@ -513,8 +604,12 @@ func (s *server) greet() {
 	}
 	fmt.Fprintf(&b, "Its state is in %s, builds work in %s, %d at a time\n", c.data, c.builds, c.concurrency)
 	if c.sandbox {
-		fmt.Fprintf(&b, "\nNext: run `make demo` in another terminal: it connects a repository, pushes, and shows the build.\n"+
-			"Or do it yourself: sign in at %s/auth/login as alice.\n", c.publicURL)
+		demo := "make demo"
+		if c.publicURL != "http://127.0.0.1:8080" || c.webURL != "http://127.0.0.1:7990" {
+			demo = "PUBLIC_URL=" + c.publicURL + " SANDBOX_URL=" + c.webURL + " make demo"
+		}
+		fmt.Fprintf(&b, "\nNext: run `%s` in another terminal: it connects a repository, pushes, and shows the build.\n"+
+			"Or do it yourself: sign in at %s/auth/login as alice.\n", demo, c.publicURL)
 	} else {
 		fmt.Fprintf(&b, "\nNext: sign in at %s/auth/login; the consumer's callback on Bitbucket has to be %s/auth/callback\n", c.publicURL, c.publicURL)
 	}
