@@ -165,6 +165,8 @@ func TestBuildPage(t *testing.T) {
 	})
 	b.ok(err)
 	br.get(path).want(200).says(`<a href="` + shop + `pull-requests/7">pull request #7</a>, main → main`)
+	b.prints(build, "", "claimed")
+	br.get(path).want(200).says(`<div class="step">RunnerHub</div>`)
 	b.prints(build, "Test", "\x1b[32mgreen\x1b[0m <script>alert(1)</script>", "\x1b]0;title\x07after", "plain")
 	b.prints(build, "Package", "packing")
 	b.becomes(build, ci.Failed)
@@ -185,7 +187,7 @@ func TestBuildPage(t *testing.T) {
 		lines = append(lines, fmt.Sprint("count ", i, " end"))
 	}
 	b.prints(build, "Package", lines...)
-	a = br.get(path).want(200).says("504 earlier lines").says("count 2499 end")
+	a = br.get(path).want(200).says("505 earlier lines").says("count 2499 end")
 	if strings.Contains(a.body, "count 499 end") {
 		t.Error("the page shows more than its end")
 	}

@@ -60,7 +60,7 @@ const templates = `
 <h1>RunnerHub for Bitbucket</h1>
 <p>Continuous integration for Bitbucket repositories: a push or a pull request starts a build, and the commit shows how it went.</p>
 {{if .Denied}}<p class="note failed">Bitbucket was not allowed to say who you are, so you are not signed in.</p>{{end}}
-{{if .User}}<p>You are signed in as <strong>{{or .User.Name .User.Nickname}}</strong> ({{.User.Nickname}} on Bitbucket).</p>
+{{if .User}}<p>You are signed in as <strong>{{or .User.Name .User.Nickname}}</strong>{{if and .User.Name (ne .User.Name .User.Nickname)}} ({{.User.Nickname}} on Bitbucket){{end}}.</p>
 {{else}}<p><a class="button" href="{{.SignIn}}">Sign in with Bitbucket</a></p>{{end}}
 <h2>API</h2>
 <p>Everything is at <code>/api</code>, described in <code>docs/openapi.yaml</code>. Start with <a href="/api/me">/api/me</a> and <a href="/api/workspaces">/api/workspaces</a>.
@@ -107,7 +107,7 @@ The workspace <strong>{{.Workspace}}</strong> would read repositories, install w
 <h2>Log</h2>
 {{if .Log.Left}}<p class="soft">{{.Log.Left}} earlier {{if eq .Log.Left 1}}line is{{else}}lines are{{end}} left out, as this page shows the last 2,000 lines or 256 KiB; all of them are at <code>/api/builds/{{.Build.ID}}/log</code>.</p>{{end}}
 {{if .Log.Lines}}{{$step := ""}}<div class="log">
-{{range .Log.Lines}}{{if ne .Step $step}}{{$step = .Step}}<div class="step">{{or .Step "RunnerHub"}}</div>
+{{range $i, $line := .Log.Lines}}{{if or (eq $i 0) (ne .Step $step)}}{{$step = .Step}}<div class="step">{{or .Step "RunnerHub"}}</div>
 {{end}}<div><time>{{if not .Time.IsZero}}{{clock .Time}}{{end}}</time><span>{{plain .}}</span></div>
 {{end}}</div>
 {{else}}<p class="soft">{{if .Log.Running}}Nothing yet.{{else}}The log is empty.{{end}}</p>{{end}}
