@@ -9,11 +9,15 @@ import (
 	"strings"
 )
 
-// listening is the state of a socket in /proc/net/tcp (TCP_LISTEN of the kernel's net/tcp_states.h).
-const listening = "0A"
+// States of sockets in /proc/net/tcp in which they keep others from their port for good: TCP_LISTEN
+// and TCP_ESTABLISHED of the kernel's net/tcp_states.h. What a dead server leaves is in neither.
+const (
+	listening   = "0A"
+	established = "01"
+)
 
 // PortMayBeBuilds reports whether builds may have a port that is taken: nobody else is seen to
-// listen on it. baseUID is as in Deps. Where builds have no users of their own it is false.
+// use it. baseUID is as in Deps. Where builds have no users of their own it is false.
 func PortMayBeBuilds(port, baseUID int) bool {
 	if baseUID == 0 {
 		baseUID = DefaultBaseUID
@@ -24,7 +28,7 @@ func PortMayBeBuilds(port, baseUID int) bool {
 
 // FreePort ends builds that have taken the server's port while that was away, and reports
 // whether it ended one, so that taking the port is worth another try. A port that is bound and
-// not listened on shows no owner: then the builds that run are ended one after the other,
+// neither listened on nor connected shows no owner: then the builds that run are ended one after the other,
 // one a call, because a service that any build can keep down is the greater harm.
 func (r *Runner) FreePort(port int) bool {
 	if !r.isolated {
@@ -79,7 +83,7 @@ func (r *Runner) endUser(uid, port int) bool {
 }
 
 // portUsers answers the user ids of builds that have a socket on a local port, and whether
-// somebody else listens there. Source: proc_net_tcp in the kernel's documentation.
+// somebody else has one in use. Source: proc_net_tcp in the kernel's documentation.
 func portUsers(port int, isBuild func(uid int) bool) (builds []int, others bool) {
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		body, err := os.ReadFile(name)
@@ -100,7 +104,7 @@ func portUsers(port int, isBuild func(uid int) bool) (builds []int, others bool)
 			case err != nil || bad != nil || int(local) != port:
 			case isBuild(uid):
 				builds = append(builds, uid)
-			case fields[3] == listening:
+			case fields[3] == listening || fields[3] == established:
 				others = true
 			}
 		}
