@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"runnerhub/shared/ci"
@@ -38,8 +39,9 @@ func (d *Dispatch) attempt() (store.Attempt, secret.Text) {
 
 // restart makes a new attempt for an admitted build whose last one did not get
 // going. The old attempt's ticket is dead from then on: should it have started
-// after all, it runs nothing. One that has claimed its work is left alone, and so is
-// any other attempt than the one that failed.
+// after all, it runs nothing. One that has claimed its work is left alone (package
+// report frees a build from a claim that came to nothing), and so is any other attempt than
+// the one that failed.
 func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 	attempt, ticket := d.attempt()
 	fresh := false
@@ -53,7 +55,7 @@ func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 		switch {
 		case b.Attempts >= maxAttempts:
 			b.State = ci.Errored
-			b.Reason = fmt.Sprintf("the runner did not get the build going in %d attempts", b.Attempts)
+			b.Reason = strings.TrimSuffix(fmt.Sprintf("the build did not get going in %d attempts: %s", b.Attempts, b.Reason), ": ")
 			return true, nil
 		case d.Now().Sub(b.CreatedAt) >= WaitLimit:
 			b.State = ci.Errored

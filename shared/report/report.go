@@ -48,6 +48,9 @@ type Report struct{ Deps }
 // it by itself at the timeout, its runner a little later.
 const grace = 5 * time.Minute
 
+// unstarted is how long past its time another attempt is taken for lost.
+const unstarted = 2 * time.Minute
+
 // New makes a Report.
 func New(d Deps) (*Report, error) {
 	switch {
@@ -118,10 +121,37 @@ func (r *Report) Claim(ctx context.Context, c runner.ClaimRequest) (runner.Claim
 	if err != nil && !queue.Keeps(err) {
 		return runner.Claim{}, r.unreadable(ctx, b, err)
 	}
+	reason := ""
 	if err != nil {
+		reason, _ = fault.Public(err)
+		reason = strings.TrimSuffix("the repository cannot be read yet: "+reason, ": ")
+	}
+	if err := errors.Join(err, r.waits(ctx, b, reason)); err != nil {
 		return runner.Claim{}, fmt.Errorf("report: preparing the checkout: %w", err)
 	}
 	return claim, nil
+}
+
+// waits records what a claimed build waits for before its checkout; nothing, when
+// reason is empty.
+func (r *Report) waits(ctx context.Context, claimed store.Build, reason string) error {
+	if claimed.Reason == reason {
+		return nil
+	}
+	// The caller's time may be what ran out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_, _, err := r.Store.ChangeBuild(ctx, claimed.ID, func(b *store.Build) (bool, error) {
+		if b.State.Final() || b.Nonce != claimed.Nonce || b.CheckedOut {
+			return false, nil
+		}
+		b.Reason = reason
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("recording what the build waits for: %w", err)
+	}
+	return nil
 }
 
 // unreadable ends a build whose repository cannot be read any more, and sends its
@@ -222,25 +252,58 @@ func (r *Report) Steps(ctx context.Context, p runner.Report) (runner.ReportAnswe
 	if err != nil {
 		return runner.ReportAnswer{}, err
 	}
-	ticket := b.Ticket
+	ticket, again := b.Ticket, false
 	b, _, err = r.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		again = false
 		if b.State.Final() || b.Ticket != ticket || b.Nonce == "" || b.Nonce != p.Nonce {
 			return false, fault.New(fault.Conflict, "the attempt is over, or another agent runs it")
 		}
 		if int(p.Sequence) <= b.Sequence {
 			return false, nil
 		}
+		if p.Result == runner.VerdictError && p.Checkout == "" && mayRepeat(*b) {
+			again = true
+			r.abandon(b, p.Message)
+			return true, nil
+		}
 		return true, take(b, p)
 	})
 	if err != nil {
 		return runner.ReportAnswer{}, fmt.Errorf("report: taking a report: %w", err)
 	}
-	if b.State.Final() {
-		if err := r.ended(ctx, b); err != nil {
-			return runner.ReportAnswer{}, err
-		}
+	switch {
+	case again:
+		err = r.another(ctx, b)
+	case b.State.Final():
+		err = r.ended(ctx, b)
 	}
-	return runner.ReportAnswer{Stop: b.Stopping}, nil
+	return runner.ReportAnswer{Stop: b.Stopping}, err
+}
+
+// mayRepeat reports whether another attempt may be made when this one ends: an agent
+// reports its checkout before the first step, and goes no further until that is stored, so
+// without it nothing has run.
+func mayRepeat(b store.Build) bool { return !b.CheckedOut && !b.Stopping }
+
+// abandon frees a build from an attempt that ended before its checkout. Whoever had
+// claimed it is not heard any more.
+func (r *Report) abandon(b *store.Build, detail string) {
+	b.Nonce = ""
+	b.DueAt = r.Now().Add(pause(*b) + unstarted)
+	if b.Reason == "" {
+		b.Reason = brief(strings.TrimSuffix("an attempt ended before it had the repository: "+detail, ": "))
+	}
+}
+
+// another asks for the attempt after one that ended before its checkout.
+func (r *Report) another(ctx context.Context, b store.Build) error {
+	r.Log.Warn("an attempt ended before it began", "build", b.ID, "attempt", b.Attempt, "attempts", b.Attempts, "reason", b.Reason)
+	return message.Send(ctx, r.Deliveries, message.Dispatch{Start: b.ID, Attempt: b.Attempt}, pause(b))
+}
+
+// pause is how long to wait before the next attempt: an outage that ended this one may last.
+func pause(b store.Build) time.Duration {
+	return time.Second << min(2*b.Attempts, 8)
 }
 
 // maxMessage cuts what an agent says of a build's end.
@@ -283,10 +346,12 @@ func take(b *store.Build, p runner.Report) error {
 		return fault.Field("result", "%.20q is no result", p.Result)
 	}
 	if b.State.Final() {
-		b.Reason = strings.ToValidUTF8(p.Message[:min(len(p.Message), maxMessage)], "")
+		b.Reason = brief(p.Message)
 	}
 	return nil
 }
+
+func brief(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxMessage)], "") }
 
 // runner takes what a runner says of an attempt. The agent's own report is more
 // exact and, when it came, has ended the build already.
@@ -302,9 +367,15 @@ func (r *Report) runner(ctx context.Context, e runner.Event) error {
 		default:
 			return false, nil
 		}
-		if b.Nonce == "" {
-			again = true // nothing has run: another attempt may
-			return false, nil
+		// One that was ended on purpose after it was claimed is not made again.
+		onPurpose := e.State.Result == runner.Stopped || e.State.Result == runner.TimedOut
+		if mayRepeat(*b) && (b.Nonce == "" || !onPurpose) {
+			again = true
+			claimed := b.Nonce != ""
+			if claimed {
+				r.abandon(b, e.State.Detail)
+			}
+			return claimed, nil
 		}
 		b.State, b.Reason = verdict(e.State)
 		return true, nil
@@ -317,8 +388,7 @@ func (r *Report) runner(ctx context.Context, e runner.Event) error {
 	}
 	switch {
 	case again:
-		r.Log.Warn("an attempt ended before it began", "build", b.ID, "attempt", e.Attempt, "phase", e.State.Phase, "detail", e.State.Detail)
-		return message.Send(ctx, r.Deliveries, message.Dispatch{Start: b.ID, Attempt: e.Attempt}, time.Second)
+		return r.another(ctx, b)
 	case b.State.Final():
 		return r.ended(ctx, b)
 	}

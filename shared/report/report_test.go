@@ -217,7 +217,7 @@ func TestWhatRunnersSay(t *testing.T) {
 		for range 3 { // the event comes three times
 			say(b, job, job.Attempt, runner.State{Phase: runner.Ended, Result: runner.Failed})
 		}
-		b.PumpFor(3 * time.Second)
+		b.PumpFor(5 * time.Second)
 		if n := len(b.Runner.Jobs()); n != 2 {
 			t.Errorf("%d starts", n)
 		}
@@ -234,6 +234,128 @@ func TestWhatRunnersSay(t *testing.T) {
 		job.Build = "unknown"
 		say(b, job, job.Attempt, runner.State{Phase: runner.Lost})
 	})
+}
+
+// An attempt that ends between its claim and its checkout has run nothing: another one
+// does, and the one that ended is not heard any more.
+func TestEndBeforeTheCheckout(t *testing.T) {
+	t.Parallel()
+	event := func(s runner.State) func(*dispatchtest.Bench, runner.Job) error {
+		return func(b *dispatchtest.Bench, job runner.Job) error {
+			said := message.Report{Runner: &runner.Event{Build: job.Build, Attempt: job.Attempt, State: s}}
+			for range 3 { // the event comes three times
+				b.Must(message.Send(b.Context(), b.Reports, said, 0))
+			}
+			return nil
+		}
+	}
+	reports := func(r runner.Report) func(*dispatchtest.Bench, runner.Job) error {
+		return func(b *dispatchtest.Bench, job runner.Job) error {
+			r.Ticket, r.Nonce, r.Sequence = job.Ticket.Reveal(), dispatchtest.Nonce, 1
+			_, err := b.Report.Steps(b.Context(), r)
+			return err
+		}
+	}
+	for name, test := range map[string]struct {
+		end  func(*dispatchtest.Bench, runner.Job) error
+		want ci.State // RUNNING where another attempt follows
+	}{
+		"lost":                          {event(runner.State{Phase: runner.Lost}), ci.Running},
+		"failed":                        {event(runner.State{Phase: runner.Ended, Result: runner.Failed}), ci.Running},
+		"errored":                       {event(runner.State{Phase: runner.Ended, Result: runner.Errored, Detail: "killed"}), ci.Running},
+		"succeeded at nothing":          {event(runner.State{Phase: runner.Ended, Result: runner.Succeeded}), ci.Running},
+		"stopped":                       {event(runner.State{Phase: runner.Ended, Result: runner.Stopped}), ci.Stopped},
+		"timed out":                     {event(runner.State{Phase: runner.Ended, Result: runner.TimedOut}), ci.TimedOut},
+		"the agent says so":             {reports(runner.Report{Result: runner.VerdictError, Message: "no claim"}), ci.Running},
+		"the agent was stopped":         {reports(runner.Report{Result: runner.VerdictStopped}), ci.Stopped},
+		"the agent could not check out": {reports(runner.Report{Result: runner.VerdictError, Checkout: runner.VerdictFailed}), ci.Errored},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, job := begin(t)
+			_, err := claim(b, job.Ticket.Reveal(), dispatchtest.Nonce)
+			b.Must(err)
+			b.Must(test.end(b, job))
+			b.Pump()
+			made := b.TheBuild()
+			if made.State != test.want {
+				t.Fatalf("%s: %s", made.State, made.Reason)
+			}
+			if made.State.Final() {
+				b.PumpFor(time.Minute)
+				if n := len(b.Runner.Jobs()); n != 1 {
+					t.Errorf("%d starts", n)
+				}
+				b.Check(t)
+				return
+			}
+			if made.Nonce != "" || !strings.HasPrefix(made.Reason, "an attempt ended before it had the repository") {
+				t.Errorf("nonce %q, %q", made.Nonce, made.Reason)
+			}
+			late := reports(runner.Report{Checkout: runner.VerdictSuccessful})
+			if err := late(b, job); !fault.Is(err, fault.Conflict) {
+				t.Errorf("the attempt that ended reports its checkout: %v", err)
+			}
+			b.PumpFor(5 * time.Second)
+			if err := late(b, job); !fault.Is(err, fault.Unauthenticated) {
+				t.Errorf("after the next began: %v", err)
+			}
+			if n := len(b.Runner.Jobs()); n != 2 {
+				t.Fatalf("%d starts", n)
+			}
+			b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+			b.Pump()
+			if made := b.TheBuild(); made.State != ci.Successful || made.Reason != "" || b.Shown(b.Main, "main") != ci.StatusSuccessful {
+				t.Errorf("%s: %s", made.State, made.Reason)
+			}
+			b.Check(t)
+		})
+	}
+}
+
+// Bitbucket is down for longer than an agent claims: the build waits, says for what, and
+// ends only after all of its attempts.
+func TestClaimWhileBitbucketIsDown(t *testing.T) {
+	t.Parallel()
+	for name, attempts := range map[string]int{"for a while": 2, "for good": 5} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, job := begin(t)
+			b.Faults(map[string]any{"down": true})
+			for n := 1; n <= attempts; n++ {
+				job = b.Last()
+				if got := len(b.Runner.Jobs()); got != n {
+					t.Fatalf("%d starts, want %d", got, n)
+				}
+				for range 2 {
+					if _, err := claim(b, job.Ticket.Reveal(), dispatchtest.Nonce); !fault.Is(err, fault.Unavailable) {
+						t.Fatalf("the claim: %v", err)
+					}
+				}
+				if made := b.TheBuild(); made.State != ci.Running || !strings.HasPrefix(made.Reason, "the repository cannot be read yet: Bitbucket") {
+					t.Errorf("%s: %s", made.State, made.Reason)
+				}
+				ended := runner.Event{Build: job.Build, Attempt: job.Attempt, State: runner.State{Phase: runner.Ended, Result: runner.Errored}}
+				b.Must(message.Send(t.Context(), b.Reports, message.Report{Runner: &ended}, 0))
+				b.Pump()
+				b.Clock.Add(5 * time.Minute)
+				b.Pump()
+			}
+			b.Faults(nil)
+			if attempts == 5 {
+				made := b.TheBuild()
+				if made.State != ci.Errored || !strings.HasPrefix(made.Reason, "the build did not get going in 5 attempts: the repository cannot be read yet: Bitbucket") {
+					t.Errorf("%s: %s", made.State, made.Reason)
+				}
+			} else {
+				first, err := claim(b, b.Last().Ticket.Reveal(), dispatchtest.Nonce)
+				if made := b.TheBuild(); err != nil || first.Clone.Commit != b.Main || made.Reason != "" {
+					t.Errorf("%s, %v", made.Reason, err)
+				}
+			}
+			b.Check(t)
+		})
+	}
 }
 
 func status(b *dispatchtest.Bench) store.Status {

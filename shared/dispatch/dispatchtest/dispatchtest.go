@@ -579,7 +579,7 @@ func (b *Bench) Last() runner.Job {
 	return jobs[len(jobs)-1]
 }
 
-// Agent is one that claimed a job.
+// Agent is one that claimed a job and checked out.
 type Agent struct {
 	b        *Bench
 	job      runner.Job
@@ -589,29 +589,34 @@ type Agent struct {
 // Nonce is the one of every Agent.
 const Nonce = "0123456789abcdef"
 
-// Claim has an agent claim a job.
+// Claim has an agent claim a job and report its checkout.
 func (b *Bench) Claim(job runner.Job) *Agent {
 	b.Helper()
 	_, err := b.Report.Claim(b.Context(), runner.ClaimRequest{Ticket: job.Ticket.Reveal(), Nonce: Nonce})
 	b.Must(err)
-	return &Agent{b: b, job: job}
+	a := &Agent{b: b, job: job}
+	a.report(runner.Report{})
+	return a
 }
 
-// AgentOf is the agent that claimed a job before.
-func (b *Bench) AgentOf(job runner.Job) *Agent { return &Agent{b: b, job: job} }
+// AgentOf is the agent that claimed a job before, and said nothing since.
+func (b *Bench) AgentOf(job runner.Job) *Agent { return &Agent{b: b, job: job, sequence: 1} }
 
 // Says has the agent report a verdict ("" while it works).
 func (a *Agent) Says(result runner.Verdict) {
 	a.b.Helper()
-	a.sequence++
 	state := runner.StepSuccessful
 	if result == runner.VerdictFailed {
 		state = runner.StepFailed
 	}
-	_, err := a.b.Report.Steps(a.b.Context(), runner.Report{
-		Ticket: a.job.Ticket.Reveal(), Nonce: Nonce, Sequence: a.sequence, Checkout: runner.VerdictSuccessful, Result: result,
-		Steps: []runner.StepReport{{Index: 0, State: state}},
-	})
+	a.report(runner.Report{Result: result, Steps: []runner.StepReport{{Index: 0, State: state}}})
+}
+
+func (a *Agent) report(r runner.Report) {
+	a.b.Helper()
+	a.sequence++
+	r.Ticket, r.Nonce, r.Sequence, r.Checkout = a.job.Ticket.Reveal(), Nonce, a.sequence, runner.VerdictSuccessful
+	_, err := a.b.Report.Steps(a.b.Context(), r)
 	a.b.Must(err)
 }
 
