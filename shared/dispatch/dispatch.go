@@ -188,7 +188,7 @@ func (d *Dispatch) undecided(ctx context.Context, record store.Delivery, cause e
 		record.Note = fmt.Sprintf("%d of %d changes are decided, the others will be: %s", record.Considered, len(record.Content.Changes), reason)
 	}
 	record.Decisions = fit(record.Decisions)
-	record.DueAt = d.Now().Add(undecided)
+	record.DueAt = d.Now().Add(min(fault.RetryAfter(cause), queue.MaxDelay) + undecided) // behind the next try
 	if size(record.Content) > maxContent {
 		record.Content.Changes, record.DueAt = nil, time.Time{}
 	}
