@@ -83,9 +83,6 @@ type Delivery struct {
 	ReceivedAt time.Time  `json:"received_at"`
 	DecidedAt  time.Time  `json:"decided_at,omitzero"`
 	Decisions  []Decision `json:"decisions"`
-	// Considered is how many changes of a push the decisions are about, while it is
-	// not decided as a whole.
-	Considered int `json:"considered,omitempty"`
 }
 
 // Verdict is what was decided for one change.

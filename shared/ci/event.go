@@ -21,6 +21,9 @@ type Event struct {
 	Actor       string       `json:"actor,omitempty"` // display name, for people
 	Changes     []Change     `json:"changes,omitempty"`
 	LeftOut     int          `json:"left_out,omitempty"` // changes of a push past the limit, not in Changes
+	// Considered is how many of Changes have been decided, while not all are. No parser
+	// sets it: it is kept with what it counts.
+	Considered int `json:"considered,omitempty"`
 	PullRequest *PullRequest `json:"pull_request,omitempty"`
 }
 

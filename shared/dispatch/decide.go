@@ -120,7 +120,7 @@ func (d *Dispatch) changes(ctx context.Context, base candidate, record *store.De
 		defer cancel()
 	}
 	changes := record.Content.Changes
-	for i := record.Considered; i < len(changes); i++ {
+	for i := record.Content.Considered; i < len(changes); i++ {
 		if working.Err() != nil {
 			return fault.Wrap(fault.Unavailable, working.Err(), "they are too many for one go")
 		}
@@ -131,8 +131,8 @@ func (d *Dispatch) changes(ctx context.Context, base candidate, record *store.De
 			return err
 		}
 		record.Decisions = append(record.Decisions, decisions...)
-		record.Considered++
-		if record.Considered%keepEvery == 0 && record.Considered < len(changes) {
+		record.Content.Considered++
+		if record.Content.Considered%keepEvery == 0 && record.Content.Considered < len(changes) {
 			if err := d.undecided(ctx, *record, fault.New(fault.Unavailable, "they are being looked at")); err != nil {
 				return err
 			}

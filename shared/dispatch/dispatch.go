@@ -125,7 +125,7 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 	record := store.Delivery{
 		Delivery: ci.Delivery{
 			ID: m.ID, App: m.App, Event: m.Event, RequestID: m.RequestID, Attempt: m.Attempt, ReceivedAt: m.ReceivedAt,
-			Decisions: known.Decisions, Considered: known.Considered,
+			Decisions: known.Decisions,
 		},
 		Workspace: m.Workspace, Hook: m.Hook,
 	}
@@ -135,6 +135,7 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 		record.Decisions = []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Reason: "the body cannot be read: " + reason}}
 		return d.decided(ctx, record)
 	}
+	record.Content.Considered = known.Content.Considered
 	return d.decideAll(ctx, record, msg)
 }
 
@@ -156,7 +157,7 @@ func (d *Dispatch) again(ctx context.Context, msg message.Dispatch) error {
 // decideAll decides what is undecided. When that takes more than one go, each that
 // got further leaves msg anew: the attempts of a message are for going nowhere.
 func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery, msg message.Dispatch) error {
-	before := record.Considered
+	before := record.Content.Considered
 	cause := d.decide(ctx, &record)
 	if cause == nil {
 		return d.decided(ctx, record)
@@ -164,13 +165,13 @@ func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery, msg mes
 	// The caller's time may be what ran out.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := d.undecided(ctx, record, cause); err != nil || record.Considered == before {
+	if err := d.undecided(ctx, record, cause); err != nil || record.Content.Considered == before {
 		return errors.Join(cause, err)
 	}
 	if err := message.Send(ctx, d.Deliveries, msg, queue.Backoff(1, cause)); err != nil {
 		return errors.Join(cause, err)
 	}
-	d.Log.Warn("a delivery takes another go", "delivery", record.ID, "considered", record.Considered,
+	d.Log.Warn("a delivery takes another go", "delivery", record.ID, "considered", record.Content.Considered,
 		"changes", len(record.Content.Changes), "error", cause)
 	return nil
 }
@@ -184,8 +185,8 @@ func (d *Dispatch) undecided(ctx context.Context, record store.Delivery, cause e
 		reason = "an internal error"
 	}
 	record.Note = "not decided yet, it will be tried again: " + reason
-	if record.Considered > 0 {
-		record.Note = fmt.Sprintf("%d of %d changes are decided, the others will be: %s", record.Considered, len(record.Content.Changes), reason)
+	if record.Content.Considered > 0 {
+		record.Note = fmt.Sprintf("%d of %d changes are decided, the others will be: %s", record.Content.Considered, len(record.Content.Changes), reason)
 	}
 	record.Decisions = fit(record.Decisions)
 	record.DueAt = d.Now().Add(min(fault.RetryAfter(cause), queue.MaxDelay) + undecided) // behind the next try
@@ -200,7 +201,7 @@ func (d *Dispatch) undecided(ctx context.Context, record store.Delivery, cause e
 
 func (d *Dispatch) decided(ctx context.Context, record store.Delivery) error {
 	record.Decisions = fit(record.Decisions)
-	record.DecidedAt, record.Considered, record.Note, record.DueAt = d.Now().UTC(), 0, "", time.Time{}
+	record.DecidedAt, record.Content.Considered, record.Note, record.DueAt = d.Now().UTC(), 0, "", time.Time{}
 	if _, err := d.Store.PutDelivery(ctx, record); err != nil {
 		return fmt.Errorf("dispatch: recording the decisions: %w", err)
 	}

@@ -93,7 +93,7 @@ func TestTimeRunsOutInAPush(t *testing.T) {
 				_, commit, _ := strings.Cut(r.URL.Path, "/src/")
 				asked[commit[:40]]++
 				if len(asked) == until {
-					if d, err := b.Delivery(t.Context(), "d"); err != nil || d.Considered != 100 || len(d.Decisions) != 100 {
+					if d, err := b.Delivery(t.Context(), "d"); err != nil || d.Content.Considered != 100 || len(d.Decisions) != 100 {
 						t.Errorf("in the midst, the record has %d decisions, %v", len(d.Decisions), err)
 					}
 					cancel()
@@ -105,8 +105,8 @@ func TestTimeRunsOutInAPush(t *testing.T) {
 			b.Must(b.Dispatch.Handle(ctx, messages[0]))
 			b.Must(b.Deliveries.Delete(t.Context(), messages[0].Receipt))
 			d, err := b.Delivery(t.Context(), "d")
-			if err != nil || !d.DecidedAt.IsZero() || d.Considered < until-1 || !strings.Contains(d.Note, fmt.Sprint(" of ", n, " changes are decided")) {
-				t.Errorf("%d considered, %q, %v", d.Considered, d.Note, err)
+			if err != nil || !d.DecidedAt.IsZero() || d.Content.Considered < until-1 || !strings.Contains(d.Note, fmt.Sprint(" of ", n, " changes are decided")) {
+				t.Errorf("%d considered, %q, %v", d.Content.Considered, d.Note, err)
 			}
 			if whole := len(d.Content.Changes) == n; whole != (length < 1000) || whole == d.DueAt.IsZero() {
 				t.Errorf("%d changes kept, due at %v", len(d.Content.Changes), d.DueAt)
