@@ -447,7 +447,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := os.Chown(home, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "-test.run", "^(TestConformance|TestKilledAgent|TestServerKilled|TestInterruptedStart|TestResultIsNoTrap|TestReadOnly)$", "-test.timeout", "5m")
+	cmd := exec.Command(binary, "-test.run", "^(TestConformance|TestKilledAgent|TestServerKilled|TestInterruptedStart|TestResultIsNoTrap|TestReadOnly|TestSocket)$", "-test.timeout", "5m")
 	cmd.Dir = home
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
