@@ -1,0 +1,158 @@
+package lambdaio
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"runnerhub/shared/fault"
+	"runnerhub/shared/httpapi"
+	"runnerhub/shared/ingest"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/store"
+	"runnerhub/shared/vault"
+	"runnerhub/shared/vault/keyfile"
+)
+
+// inbox keeps what was published.
+type inbox struct{ bodies [][]byte }
+
+func (q *inbox) Publish(_ context.Context, body []byte, _ time.Duration) error {
+	q.bodies = append(q.bodies, body)
+	return nil
+}
+
+var _ queue.Publisher = (*inbox)(nil)
+
+// hooks knows one hook.
+type hooks struct{ hook store.Hook }
+
+func (h hooks) Hook(_ context.Context, id string) (store.Hook, error) {
+	if id != h.hook.ID {
+		return store.Hook{}, fault.New(fault.NotFound, "no such hook")
+	}
+	return h.hook, nil
+}
+
+// gateway is the real HTTP API with the real ingest behind the gateway's events.
+func gateway(t *testing.T) (*inbox, func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)) {
+	t.Helper()
+	keys, err := keyfile.New(keyfile.Deps{Path: t.TempDir() + "/key", Name: "hooks"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := vault.Seal(t.Context(), keys, vault.Binding{Owner: "hook", Purpose: ingest.SecretPurpose}, []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &inbox{}
+	accept, err := ingest.New(ingest.Deps{
+		Hooks: hooks{store.Hook{ID: "hook", App: "app", Sealed: sealed, Version: 1}}, Vault: keys, Queue: in, Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, err := httpapi.New(httpapi.Deps{
+		Ingest: accept, PublicURL: "https://ci.example.com", Now: time.Now,
+		NewRef: func() string { return "ref" }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, HTTP(api)
+}
+
+func delivery(body string, base64Encoded bool, signature string) events.APIGatewayV2HTTPRequest {
+	e := events.APIGatewayV2HTTPRequest{
+		RawPath: "/hooks/hook", Body: body,
+		Headers: map[string]string{
+			"x-event-key": "repo:push", "x-request-uuid": "7d3a", "x-attempt-number": "1",
+			"x-hub-signature": signature, "content-type": "application/json",
+		},
+	}
+	if base64Encoded {
+		e.Body, e.IsBase64Encoded = base64.StdEncoding.EncodeToString([]byte(body)), true
+	}
+	e.RequestContext.HTTP.Method = http.MethodPost
+	e.RequestContext.DomainName = "ci.example.com"
+	return e
+}
+
+func TestSignaturesAreOverTheClientsBytes(t *testing.T) {
+	t.Parallel()
+	const body = "{\"push\": {\"changes\": []},\r\n \"odd\": \"\xff\"}" // not even UTF-8
+	mac := hmac.New(sha256.New, []byte("secret"))
+	_, _ = io.WriteString(mac, body)
+	good := "sha256=" + hex.EncodeToString(mac.Sum(nil))
+	bad := "sha256=" + strings.Repeat("0", 64)
+	for name, test := range map[string]struct {
+		event events.APIGatewayV2HTTPRequest
+		want  int
+		kept  int
+	}{
+		"plain":                 {delivery(body, false, good), 200, 1},
+		"base64":                {delivery(body, true, good), 200, 1},
+		"plain, bad signature":  {delivery(body, false, bad), 401, 0},
+		"base64, bad signature": {delivery(body, true, bad), 401, 0},
+		"no signature":          {delivery(body, true, ""), 401, 0},
+		"too large":             {delivery(strings.Repeat("a", ingest.MaxBody+1), true, good), 413, 0},
+	} {
+		in, handle := gateway(t)
+		got, err := handle(t.Context(), test.event)
+		if err != nil || got.StatusCode != test.want || len(in.bodies) != test.kept {
+			t.Errorf("%s: %d %s, %v, %d kept; want %d and %d", name, got.StatusCode, got.Body, err, len(in.bodies), test.want, test.kept)
+		}
+	}
+}
+
+func TestBrokenBase64(t *testing.T) {
+	t.Parallel()
+	_, handle := gateway(t)
+	e := delivery("x", false, "sha256=00")
+	e.Body, e.IsBase64Encoded = "%%%", true
+	if got, err := handle(t.Context(), e); err != nil || got.StatusCode != 400 {
+		t.Errorf("%d, %v", got.StatusCode, err)
+	}
+}
+
+// TestThereAndBack sends what HTTP can hold through an event and back.
+func TestThereAndBack(t *testing.T) {
+	t.Parallel()
+	var seen *http.Request
+	handle := HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = r
+		http.SetCookie(w, &http.Cookie{Name: "a", Value: "1"})
+		http.SetCookie(w, &http.Cookie{Name: "b", Value: "2"})
+		w.Header().Set("X-Kind", "binary")
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = w.Write([]byte{0xff, 0x00})
+	}))
+	e := events.APIGatewayV2HTTPRequest{
+		RawPath: "/api/x%2Fy", RawQueryString: "q=a+b&q=c", Cookies: []string{"session=s", "other=o"},
+		Headers: map[string]string{"authorization": "Bearer x", "accept": "a, b"},
+	}
+	e.RequestContext.HTTP.Method, e.RequestContext.DomainName = http.MethodGet, "ci.example.com"
+	got, err := handle(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen.URL.EscapedPath() != "/api/x%2Fy" || seen.FormValue("q") != "a b" || seen.Host != "ci.example.com" {
+		t.Errorf("the handler saw %s %s", seen.Host, seen.URL)
+	}
+	if c, err := seen.Cookie("other"); err != nil || c.Value != "o" || seen.Header.Get("Authorization") != "Bearer x" {
+		t.Errorf("the handler saw %v", seen.Header)
+	}
+	if got.StatusCode != http.StatusTeapot || len(got.Cookies) != 2 || got.Headers["X-Kind"] != "binary" || !got.IsBase64Encoded || got.Body != "/wA=" {
+		t.Errorf("the answer is %+v", got)
+	}
+}
