@@ -14,16 +14,16 @@ const (
 // Event is a webhook body, reduced to what decisions need. Everything in it is
 // foreign text and may be wrong; hashes are checked by the parser.
 type Event struct {
-	Kind        EventKind    `json:"kind"`
-	Key         string       `json:"key"`        // the forge's own event key
-	Repository  string       `json:"repository"` // UUID with braces
-	FullName    string       `json:"full_name"`
-	Actor       string       `json:"actor,omitempty"` // display name, for people
-	Changes     []Change     `json:"changes,omitempty"`
-	LeftOut     int          `json:"left_out,omitempty"` // changes of a push past the limit, not in Changes
+	Kind       EventKind `json:"kind"`
+	Key        string    `json:"key"`        // the forge's own event key
+	Repository string    `json:"repository"` // UUID with braces
+	FullName   string    `json:"full_name"`
+	Actor      string    `json:"actor,omitempty"` // display name, for people
+	Changes    []Change  `json:"changes,omitempty"`
+	LeftOut    int       `json:"left_out,omitempty"` // changes of a push past the limit, not in Changes
 	// Considered is how many of Changes have been decided, while not all are. No parser
 	// sets it: it is kept with what it counts.
-	Considered int `json:"considered,omitempty"`
+	Considered  int          `json:"considered,omitempty"`
 	PullRequest *PullRequest `json:"pull_request,omitempty"`
 }
 
