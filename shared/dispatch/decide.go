@@ -375,7 +375,7 @@ func (d *Dispatch) build(c candidate) store.Build {
 			Branch: c.branch, Commit: c.commit, PullRequest: c.pr.ID, Target: c.pr.TargetBranch,
 			Message: c.message, Author: c.author,
 			Repository: c.tie.UUID, FullName: c.tie.FullName, Connection: c.tie.Connection, Delivery: c.delivery,
-			StatusKey: StatusKey(c.app.ID, c.branch), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
+			StatusKey: StatusKey(c.app.ID), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
 		},
 		Runner: d.RunnerName, Refname: c.branch,
 	}
@@ -385,18 +385,23 @@ func (d *Dispatch) build(c candidate) store.Build {
 	return b
 }
 
-// StatusKey is the key of an app's commit statuses for a branch (empty for a tag),
-// so that the newest build of a commit on a branch replaces what an older one
-// said. The branch is part of it because a status is tied to the branch it was first
-// posted for and shows on that one's pull requests alone: a commit that two branches
-// share has a status for each. Bitbucket takes 40 characters.
-func StatusKey(app, branch string) string {
-	sum := sha256.Sum256([]byte(app + "\n" + branch))
+// StatusKey is the key of an app's commit statuses: one per app, so that the newest
+// build of a commit replaces what an older one said. Bitbucket takes 40 characters.
+func StatusKey(app string) string { return statusKey(app) }
+
+// BranchKey is the key that stands in for StatusKey where another branch's build has
+// spoken for the commit already: a status shows on the pull requests of the branch it was
+// first posted for alone, and the branch cannot be changed. It is empty for a tag's build.
+func BranchKey(app, branch string) string { return statusKey(app + "\n" + branch) }
+
+func statusKey(of string) string {
+	sum := sha256.Sum256([]byte(of))
 	return "runnerhub-" + hex.EncodeToString(sum[:15])
 }
 
 // create stores the build, or finds the one its change already has.
 func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, verdict ci.Verdict, reason string) ([]ci.Decision, error) {
+	n.BranchKey = BranchKey(c.app.ID, c.branch)
 	b, created, err := d.Store.CreateBuild(ctx, n)
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)

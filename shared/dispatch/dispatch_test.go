@@ -173,8 +173,10 @@ func TestEveryChangeOfAPush(t *testing.T) {
 		t.Errorf("got %s, want %s", strings.Join(got, ", "), want)
 	}
 	// One commit, two branches, a status for each.
-	for _, branch := range []string{"main", "release/3"} {
-		st := b.Statuses(b.Main)[dispatch.StatusKey(dispatchtest.App, branch)]
+	for branch, key := range map[string]string{
+		"main": dispatch.StatusKey(dispatchtest.App), "release/3": dispatch.BranchKey(dispatchtest.App, "release/3"),
+	} {
+		st := b.Statuses(b.Main)[key]
 		if st[0] != branch || st[1] != "INPROGRESS" {
 			t.Errorf("status of %s: %v", branch, st)
 		}

@@ -75,6 +75,9 @@ type NewBuild struct {
 	Build  Build
 	Change string // names the change: one build per app and change; empty: always a new one
 	Script any    // what the runner executes, as JSON
+	// BranchKey is the build's status key when the status with its own one was first
+	// posted for another branch; empty: never.
+	BranchKey string
 }
 
 // CreateBuild stores a build under the next number of its app, with its place in
@@ -108,6 +111,13 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			return err
 		}
 		b.Number = last + 1
+		shown, known, err := find[Status](ctx, s, statusKey(StatusOf(b)), "status")
+		if err != nil {
+			return err
+		}
+		if known != 0 && shown.Refname != b.Refname && n.BranchKey != "" {
+			b.StatusKey = n.BranchKey
+		}
 		var c change
 		if n.Change != "" {
 			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, table.Absent())

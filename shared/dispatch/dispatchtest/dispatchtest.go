@@ -278,7 +278,12 @@ func (b *Bench) Statuses(commit string) map[string][3]string {
 // Shown answers the state of the one status of a commit on a branch, or "".
 func (b *Bench) Shown(commit, branch string) ci.StatusState {
 	b.Helper()
-	return ci.StatusState(b.Statuses(commit)[dispatch.StatusKey(App, branch)][1])
+	for key, st := range b.Statuses(commit) {
+		if st[0] == branch && (key == dispatch.StatusKey(App) || key == dispatch.BranchKey(App, branch)) {
+			return ci.StatusState(st[1])
+		}
+	}
+	return ""
 }
 
 // Deliver puts a verified webhook request into the queue, and answers its id.
