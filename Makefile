@@ -10,7 +10,7 @@ PACKAGES := ./...
 # The race detector multiplies memory and time: two packages at once is what a small machine bears.
 TESTFLAGS ?= -timeout 20m
 
-.PHONY: help run build demo test check format e2e bench fuzz tools ministack clean
+.PHONY: help run build agents demo test check format e2e bench fuzz tools ministack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,15 @@ help: ## list the targets
 build: tools ## build bin/runnerhub
 	@echo "building $(BIN) (the first time takes a minute or two)"
 	@$(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./infra/standalone
+
+# Builds on AWS download their agent. The same sources give the same bytes, wherever they are built.
+AGENTS := bin/agents
+agents: tools ## build the agents of builds on AWS: bin/agents/linux-{amd64,arm64}.gz
+	@mkdir -p $(AGENTS)
+	@for platform in linux-amd64 linux-arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$${platform#linux-} $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(AGENTS)/$$platform ./infra/agent; \
+	  gzip -9nf $(AGENTS)/$$platform; \
+	done
 
 run: build ## run the server, with a sandbox Bitbucket unless BITBUCKET_CLIENT_ID is set
 	@exec $(BIN) serve

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"runnerhub/infra/sandbox"
@@ -141,6 +142,7 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
 		SignIn: signIn, Connect: connects, Catalog: shows, Ingest: takes, Report: agents{},
+		Agents:    fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}},
 		PublicURL: b.public, WebURL: b.forge.address, Now: b.now, NewRef: b.newID, Log: logger,
 	})
 	b.ok(err)
@@ -166,6 +168,9 @@ func (b *bed) ok(err error) {
 		b.t.Fatal(err)
 	}
 }
+
+// packedAgent is what the installation has for one of the two platforms.
+const packedAgent = "\x1f\x8b\x08 an agent\x00\xff"
 
 // agents answers agents by their ticket: only how the answers look is of interest here.
 type agents struct{}

@@ -231,6 +231,30 @@ func TestMachines(t *testing.T) {
 	br.do(http.MethodPost, "/hooks/x", strings.Repeat("x", 512<<10+1), "X-Hub-Signature", "sha256=00").want(413)
 }
 
+func TestAgentsProgram(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.browser()
+	a := br.get("/runner/agent/linux-arm64").want(200)
+	if a.body != packedAgent || a.header.Get("Content-Type") != "application/gzip" || a.header.Get("Content-Encoding") != "" {
+		t.Errorf("the agent comes as %q with %v", a.body, a.header)
+	}
+	tag := a.header.Get("ETag")
+	if tag == "" || a.header.Get("Cache-Control") != "public, no-cache" {
+		t.Errorf("its header is %v", a.header)
+	}
+	if again := br.do(http.MethodGet, "/runner/agent/linux-arm64", nil, "If-None-Match", tag).want(304); again.header.Get("ETag") != tag {
+		t.Errorf("asked again, the header is %v", again.header)
+	}
+	br.do(http.MethodGet, "/runner/agent/linux-arm64", nil, "If-None-Match", `"another"`).want(200)
+	br.do(http.MethodHead, "/runner/agent/linux-arm64", nil).want(200)
+	br.get("/runner/agent/linux-amd64").want(404).says("has no agent for linux-amd64")
+	for _, platform := range []string{"darwin-arm64", "linux-arm64.gz", "..%2flinux-arm64", "x"} {
+		br.get("/runner/agent/" + platform).want(404).says("there is no agent")
+	}
+	br.post("/runner/agent/linux-arm64", nil).want(405)
+}
+
 func TestTheLogKeepsQueriesOut(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, options{})

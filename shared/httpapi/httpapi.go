@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"html/template"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -42,6 +43,7 @@ type Deps struct {
 	Catalog *catalog.Catalog
 	Ingest  Ingest
 	Report  Report
+	Agents  fs.FS // programs of builds that do not run on the server's machine: linux-amd64.gz, linux-arm64.gz
 
 	PublicURL string // decides between the cookies of http and https
 	WebURL    string // of Bitbucket's pages, without a slash at its end; unless it is an http address, nothing links there

@@ -88,5 +88,8 @@ func (a *API) routes() []route {
 			route{http.MethodPost, "/runner/steps", public, 200, false, deadline, a.steps},
 		)
 	}
+	if a.Agents != nil {
+		table = append(table, route{http.MethodGet, "/runner/agent/{platform}", public, 200, false, deadline, a.agent})
+	}
 	return table
 }
