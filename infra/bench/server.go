@@ -211,8 +211,11 @@ func (s *server) wire() (http.Handler, error) {
 		return nil, err
 	}
 	api, err := httpapi.New(httpapi.Deps{
-		SignIn: people, Connect: connections, Catalog: things, Ingest: taking, Report: s.report,
-		PublicURL: c.url(), Now: time.Now, NewRef: newID, Log: s.log,
+		Groups: []httpapi.Group{
+			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
+			httpapi.Builds(things, s.report, ""), httpapi.Webhook(taking),
+		},
+		Callers: people, PublicURL: c.url(), Now: time.Now, NewRef: newID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err

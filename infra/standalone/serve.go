@@ -546,8 +546,11 @@ func (s *server) handler() (http.Handler, error) {
 		return nil, err
 	}
 	return httpapi.New(httpapi.Deps{
-		SignIn: people, Connect: connections, Catalog: things, Ingest: s.ingest, Report: s.report,
-		PublicURL: s.config.publicURL, WebURL: s.config.webURL, Now: time.Now, NewRef: newRef, Log: s.log,
+		Groups: []httpapi.Group{
+			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
+			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Webhook(s.ingest),
+		},
+		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: newRef, Log: s.log,
 	})
 }
 

@@ -12,14 +12,14 @@ import (
 
 // agent answers the program that a build runs, packed. It is no secret: everyone may
 // have it, and what it does it can do only with a ticket.
-func (a *API) agent(c *call) (answer, error) {
+func (a agentsGroup) agent(c *call) (answer, error) {
 	platform := c.PathValue("platform")
 	switch platform {
 	case "linux-amd64", "linux-arm64":
 	default:
 		return nil, fault.New(fault.NotFound, "there is no agent for %.50q", platform)
 	}
-	body, err := fs.ReadFile(a.Agents, platform+".gz")
+	body, err := fs.ReadFile(a.programs, platform+".gz")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Wrap(fault.NotFound, err, "this installation has no agent for %s", platform)
 	}

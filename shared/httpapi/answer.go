@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 
+	g "maragu.dev/gomponents"
+
 	"runnerhub/shared/fault"
 	"runnerhub/shared/store"
 )
@@ -61,19 +63,13 @@ func (r redirect) send(_ *API, c *call) error {
 	return nil
 }
 
-// page is HTML of one of the templates.
-type page struct {
-	name string
-	data any
-}
+// page is HTML.
+type page struct{ content g.Node }
 
-func (p page) send(a *API, c *call) error {
+func (p page) send(_ *API, c *call) error {
 	var b bytes.Buffer
-	if err := a.pages.ExecuteTemplate(&b, p.name, p.data); err != nil {
-		err = fmt.Errorf("making a page: %w", err)
-		c.route.html = false // not another page
-		a.sendError(c, err)
-		return err
+	if err := p.content.Render(&b); err != nil {
+		return fmt.Errorf("making a page: %w", err) // memory takes everything
 	}
 	return c.write("text/html; charset=utf-8", b.Bytes())
 }
@@ -111,15 +107,20 @@ func (a *API) sendError(c *call, err error) {
 		c.w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(pause.Seconds()))))
 	}
 	p := problem{"about:blank", http.StatusText(c.status), c.status, detail, c.ref, field}
-	if c.route.html {
-		err = a.errorPage(c, p).send(a, c)
-	} else {
-		err = c.sendJSON("application/problem+json", p)
+	show := c.route.fails
+	if show == nil {
+		show = asJSON
 	}
-	if err != nil {
+	if err := show(c, p).send(a, c); err != nil {
 		a.Log.DebugContext(c.Context(), "an answer was not sent", "ref", c.ref, "error", err)
 	}
 }
+
+func asJSON(_ *call, p problem) answer { return problemJSON{p} }
+
+type problemJSON struct{ problem }
+
+func (p problemJSON) send(_ *API, c *call) error { return c.sendJSON("application/problem+json", p) }
 
 func (c *call) sendJSON(contentType string, v any) error {
 	var body bytes.Buffer

@@ -15,12 +15,12 @@ import (
 
 // login sends the browser to Bitbucket. A browser that is on its way already, in another
 // tab, keeps its tie, so that both arrive.
-func (a *API) login(c *call) (answer, error) {
+func (a authGroup) login(c *call) (answer, error) {
 	browser := c.cookie(a.signInKey)
 	if !ourSecret(browser.Reveal()) {
 		browser = consent.NewSecret()
 	}
-	to, err := a.SignIn.Begin(c.Context(), browser, c.query("return"))
+	to, err := a.people.Begin(c.Context(), browser, c.query("return"))
 	if err != nil {
 		return nil, err
 	}
@@ -34,20 +34,20 @@ func ourSecret(s string) bool {
 }
 
 // callback is where Bitbucket sends every browser. The state says what it left for.
-func (a *API) callback(c *call) (answer, error) {
+func (a authGroup) callback(c *call) (answer, error) {
 	state := c.query("state")
 	switch {
 	case consent.PurposeOf(state) == consent.SignIn:
 		return a.signedIn(c, secret.New(state))
-	case consent.PurposeOf(state) == consent.Connect && a.Connect != nil:
+	case consent.PurposeOf(state) == consent.Connect:
 		return a.connected(c, secret.New(state))
 	default:
 		return nil, fault.New(fault.Invalid, "nothing was begun that would end here: start with signing in")
 	}
 }
 
-func (a *API) signedIn(c *call, state secret.Text) (answer, error) {
-	session, err := a.SignIn.Finish(c.Context(), signin.Return{
+func (a authGroup) signedIn(c *call, state secret.Text) (answer, error) {
+	session, err := a.people.Finish(c.Context(), signin.Return{
 		State: state, Code: secret.New(c.query("code")), Error: c.query("error"),
 		Browser: c.cookie(a.signInKey), Old: a.sessionOf(c),
 	})
@@ -60,11 +60,11 @@ func (a *API) signedIn(c *call, state secret.Text) (answer, error) {
 	return redirect{session.Return}, nil
 }
 
-func (a *API) connected(c *call, state secret.Text) (answer, error) {
+func (a authGroup) connected(c *call, state secret.Text) (answer, error) {
 	if err := a.authenticate(c); err != nil {
 		return nil, err
 	}
-	outcome, err := a.Connect.Finish(c.Context(), browserOf(c), connect.Return{
+	outcome, err := a.connections.Finish(c.Context(), browserOf(c), connect.Return{
 		State: state, Code: secret.New(c.query("code")), Error: c.query("error"),
 	})
 	if err != nil {
@@ -72,44 +72,40 @@ func (a *API) connected(c *call, state secret.Text) (answer, error) {
 	}
 	if q := outcome.Question; q != nil {
 		c.status = http.StatusOK
-		return page{"confirm", confirmView{a.view(c, "Another Bitbucket account"), q.Account, c.who.User.Nickname, q.Workspace, q.Ticket.Reveal()}}, nil
+		return page{confirmPage(newView(c, "Another Bitbucket account"), c.who.User.Nickname, *q)}, nil
 	}
 	return redirect{outcome.Return}, nil
 }
 
 // confirm takes the form of the page that asks whether another account is meant. The
 // ticket in it is known to that page alone, which guards it from other sites.
-func (a *API) confirm(c *call) (answer, error) {
+func (a authGroup) confirm(c *call) (answer, error) {
 	c.Body = http.MaxBytesReader(c.w, c.Body, 1<<14)
 	if err := c.ParseForm(); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "this is not the form of the page")
 	}
-	to, err := a.Connect.Answer(c.Context(), browserOf(c), secret.New(c.PostForm.Get("ticket")), c.PostForm.Get("answer") == "yes")
+	to, err := a.connections.Answer(c.Context(), browserOf(c), secret.New(c.PostForm.Get("ticket")), c.PostForm.Get("answer") == "yes")
 	if err != nil {
 		return nil, err
 	}
 	return redirect{to}, nil
 }
 
-func browserOf(c *call) connect.Browser {
-	return connect.Browser{User: c.who.User, Session: c.who.Session}
-}
-
-func (a *API) logout(c *call) (answer, error) {
-	if err := a.SignIn.SignOut(c.Context(), a.sessionOf(c)); err != nil {
+func (a authGroup) logout(c *call) (answer, error) {
+	if err := a.people.SignOut(c.Context(), a.sessionOf(c)); err != nil {
 		return nil, err
 	}
 	a.setCookie(c, a.cookieKey, secret.Text{}, 0)
 	return nothing{}, nil
 }
 
-func (a *API) me(c *call) (answer, error) { return reply(c.who.User, nil) }
+func (a authGroup) me(c *call) (answer, error) { return reply(c.who.User, nil) }
 
-func (a *API) tokens(c *call) (answer, error) {
-	return replyList(a.SignIn.Tokens(c.Context(), c.who, c.query("cursor")))
+func (a authGroup) tokens(c *call) (answer, error) {
+	return replyList(a.people.Tokens(c.Context(), c.who, c.query("cursor")))
 }
 
-func (a *API) createToken(c *call) (answer, error) {
+func (a authGroup) createToken(c *call) (answer, error) {
 	var in struct {
 		Name      string    `json:"name"`
 		ExpiresAt time.Time `json:"expires_at"`
@@ -121,9 +117,9 @@ func (a *API) createToken(c *call) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reply(a.SignIn.CreateToken(c.Context(), c.who, name, in.ExpiresAt))
+	return reply(a.people.CreateToken(c.Context(), c.who, name, in.ExpiresAt))
 }
 
-func (a *API) deleteToken(c *call) (answer, error) {
-	return nothing{}, a.SignIn.DeleteToken(c.Context(), c.who, c.PathValue("token"))
+func (a authGroup) deleteToken(c *call) (answer, error) {
+	return nothing{}, a.people.DeleteToken(c.Context(), c.who, c.PathValue("token"))
 }

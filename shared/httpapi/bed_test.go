@@ -141,9 +141,12 @@ func newBed(t *testing.T, o options) *bed {
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
-		SignIn: signIn, Connect: connects, Catalog: shows, Ingest: takes, Report: agents{},
-		Agents:    fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}},
-		PublicURL: b.public, WebURL: b.forge.address, Now: b.now, NewRef: b.newID, Log: logger,
+		Groups: []httpapi.Group{
+			httpapi.Auth(signIn, connects), httpapi.Repos(connects), httpapi.Apps(shows),
+			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Webhook(takes),
+			httpapi.Agents(fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}}),
+		},
+		Callers: signIn, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: logger,
 	})
 	b.ok(err)
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

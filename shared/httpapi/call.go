@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"runnerhub/shared/connect"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
@@ -99,7 +100,7 @@ func (a *API) authenticate(c *call) error {
 			return fault.New(fault.Unauthenticated, "Authorization takes a Bearer token")
 		}
 		var err error
-		c.who, err = a.SignIn.ByToken(c.Context(), secret.New(token))
+		c.who, err = a.Callers.ByToken(c.Context(), secret.New(token))
 		return err
 	}
 	cookie := a.sessionOf(c)
@@ -107,7 +108,7 @@ func (a *API) authenticate(c *call) error {
 		return fault.New(fault.Unauthenticated, "sign in first")
 	}
 	var err error
-	if c.who, err = a.SignIn.BySession(c.Context(), cookie); err != nil {
+	if c.who, err = a.Callers.BySession(c.Context(), cookie); err != nil {
 		return err
 	}
 	changes := c.Method != http.MethodGet && c.Method != http.MethodHead
@@ -139,6 +140,10 @@ func (a *API) setCookie(c *call, name string, value secret.Text, life time.Durat
 }
 
 func (c *call) user() string { return c.who.User.ID }
+
+func browserOf(c *call) connect.Browser {
+	return connect.Browser{User: c.who.User, Session: c.who.Session}
+}
 
 func (c *call) query(name string) string { return c.URL.Query().Get(name) }
 

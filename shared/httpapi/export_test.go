@@ -10,7 +10,7 @@ type Route struct {
 // Routes answers the table.
 func (a *API) Routes() []Route {
 	var out []Route
-	for _, r := range a.routes() {
+	for _, r := range a.table() {
 		path := r.path
 		if path == "/{$}" {
 			path = "/"

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -12,7 +13,9 @@ import (
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/fault"
 	"runnerhub/shared/httpapi"
+	"runnerhub/shared/ingest"
 	"runnerhub/shared/signin"
 )
 
@@ -48,7 +51,7 @@ func TestUseCasesRefuseWhatIsMissing(t *testing.T) {
 		"httpapi": func() error {
 			shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, Now: b.now, NewID: b.newID})
 			b.ok(err)
-			_, err = httpapi.New(httpapi.Deps{Catalog: shows, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: slog.New(slog.DiscardHandler)})
+			_, err = httpapi.New(httpapi.Deps{Groups: []httpapi.Group{httpapi.Apps(shows)}, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: slog.New(slog.DiscardHandler)})
 			return err
 		},
 	} {
@@ -58,23 +61,30 @@ func TestUseCasesRefuseWhatIsMissing(t *testing.T) {
 	}
 }
 
+// refuses takes no webhook.
+type refuses struct{}
+
+func (refuses) Accept(context.Context, ingest.Request) error {
+	return fault.New(fault.Unauthenticated, "no")
+}
+
 // A process that takes webhooks serves nothing else, and needs nothing else.
 func TestServesWhatItHas(t *testing.T) {
 	t.Parallel()
 	a, err := httpapi.New(httpapi.Deps{
-		Report: agents{}, PublicURL: "https://ci.example.com", Now: time.Now, NewRef: func() string { return "r" }, Log: slog.New(slog.DiscardHandler),
+		Groups: []httpapi.Group{httpapi.Webhook(refuses{})}, PublicURL: "https://ci.example.com", Now: time.Now, NewRef: func() string { return "r" }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]int{"/runner/claim": 200, "/hooks/x": 404, "/api/workspaces": 404, "/auth/logout": 404, "/healthz": 405} {
+	for path, want := range map[string]int{"/runner/claim": 404, "/hooks/x": 401, "/api/workspaces": 404, "/auth/logout": 404, "/healthz": 404} {
 		w := httptest.NewRecorder()
-		a.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(`{"ticket":"good","nonce":"n"}`)))
+		a.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader("{}")))
 		if w.Code != want {
 			t.Errorf("%s answers %d, want %d", path, w.Code, want)
 		}
 	}
-	if got := a.Routes(); len(got) != 3 {
+	if got := a.Routes(); len(got) != 1 {
 		t.Errorf("the routes are %v", got)
 	}
 }

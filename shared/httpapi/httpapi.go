@@ -9,44 +9,35 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"html/template"
-	"io/fs"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
-	"runnerhub/shared/catalog"
-	"runnerhub/shared/connect"
-	"runnerhub/shared/ingest"
-	"runnerhub/shared/runner"
+	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
 )
 
-// Ingest takes webhook requests in. Nil means that the request is durable.
-type Ingest interface {
-	Accept(ctx context.Context, r ingest.Request) error
+// Callers knows who makes a request.
+type Callers interface {
+	BySession(ctx context.Context, cookie secret.Text) (signin.Caller, error)
+	ByToken(ctx context.Context, bearer secret.Text) (signin.Caller, error)
 }
 
-// Report is what a build's agent talks to.
-type Report interface {
-	Claim(ctx context.Context, r runner.ClaimRequest) (runner.Claim, error)
-	Steps(ctx context.Context, r runner.Report) (runner.ReportAnswer, error)
+// Group is a part of the service: routes and the use cases behind them. On AWS each
+// is served by a function of its own, which contains nothing of the others: all that
+// leads to a group is the function that makes it.
+type Group interface {
+	routes(a *API) []route
 }
 
-// Deps is what an API needs. A use case that is nil is not served: its routes do not
-// exist. Connect and Catalog need SignIn, to know who asks.
+// Deps is what an API needs.
 type Deps struct {
-	SignIn  *signin.SignIn
-	Connect *connect.Connect
-	Catalog *catalog.Catalog
-	Ingest  Ingest
-	Report  Report
-	Agents  fs.FS // programs of builds that do not run on the server's machine: linux-amd64.gz, linux-arm64.gz
-
-	PublicURL string // decides between the cookies of http and https
-	WebURL    string // of Bitbucket's pages, without a slash at its end; unless it is an http address, nothing links there
+	Groups    []Group // what is served; nothing else exists
+	Callers   Callers // may be nil when no group has to know who asks
+	PublicURL string  // decides between the cookies of http and https
 	Now       func() time.Time
 	NewRef    func() string // names a request, for the caller and for the log
 	Log       *slog.Logger
@@ -58,7 +49,6 @@ type API struct {
 
 	https     bool
 	mux       *http.ServeMux
-	pages     *template.Template
 	policy    string // Content-Security-Policy
 	signInKey string // name of the cookie that ties a sign-in to its browser
 	cookieKey string // name of the session cookie
@@ -66,33 +56,36 @@ type API struct {
 
 // New makes the handler.
 func New(d Deps) (*API, error) {
-	switch {
-	case d.Now == nil || d.NewRef == nil || d.Log == nil:
+	if d.Now == nil || d.NewRef == nil || d.Log == nil {
 		return nil, errors.New("httpapi: Now, NewRef and Log are needed")
-	case d.SignIn == nil && (d.Connect != nil || d.Catalog != nil):
-		return nil, errors.New("httpapi: Connect and Catalog need SignIn")
 	}
 	u, err := url.Parse(d.PublicURL)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, errors.New("httpapi: PublicURL is no absolute http address")
 	}
-	pages, err := parsePages()
-	if err != nil {
-		return nil, err
-	}
 	a := &API{
-		Deps: d, https: u.Scheme == "https", mux: http.NewServeMux(), pages: pages, policy: contentPolicy(),
+		Deps: d, https: u.Scheme == "https", mux: http.NewServeMux(), policy: contentPolicy(),
 		signInKey: "signin", cookieKey: "session",
 	}
 	if a.https {
 		a.signInKey, a.cookieKey = "__Host-signin", "__Host-session"
 	}
-	for _, r := range a.routes() {
-		if r.handle != nil {
-			a.mux.Handle(r.method+" "+r.path, a.serve(r))
+	for _, r := range a.table() {
+		if r.guard != public && d.Callers == nil {
+			return nil, fmt.Errorf("httpapi: %s %s has to know who asks: Callers is needed", r.method, r.path)
 		}
+		a.mux.Handle(r.method+" "+r.path, a.serve(r))
 	}
 	return a, nil
+}
+
+// table is every route there is.
+func (a *API) table() []route {
+	var all []route
+	for _, g := range a.Groups {
+		all = append(all, g.routes(a)...)
+	}
+	return all
 }
 
 // ServeHTTP adds what every answer carries, and answers what no route takes.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"html/template"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -30,106 +29,77 @@ func contentPolicy() string {
 		"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 }
 
-func parsePages() (*template.Template, error) {
-	pages, err := template.New("").Funcs(template.FuncMap{
-		"style": func() template.CSS { return style },
-		"lower": func(state any) string { return strings.ToLower(fmt.Sprint(state)) },
-		"took":  took,
-		"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-		"clock": func(t time.Time) string { return t.UTC().Format(time.TimeOnly) },
-		"short": func(hash string) string { return hash[:min(12, len(hash))] },
-		"plain": plain,
-	}).Parse(templates)
-	if err != nil {
-		return nil, fmt.Errorf("httpapi: %w", err)
-	}
-	return pages, nil
-}
-
 // view is what every page shows.
 type view struct {
-	Title  string
-	User   *ci.User // nil: nobody is signed in
-	SignIn string   // where to sign in and come back here
-	Reload int      // seconds after which the page is asked for again; 0: never
+	title  string
+	user   *ci.User // nil: nobody is signed in
+	signIn string   // where to sign in and come back here
+	reload int      // seconds after which the page is asked for again; 0: never
 }
 
-func (a *API) view(c *call, title string) view {
-	v := view{Title: title, SignIn: "/auth/login?return=" + url.QueryEscape(c.URL.Path)}
+func newView(c *call, title string) view {
+	v := view{title: title, signIn: "/auth/login?return=" + url.QueryEscape(c.URL.Path)}
 	if c.user() != "" {
-		v.User = &c.who.User
+		v.user = &c.who.User
 	}
 	return v
 }
 
-type confirmView struct {
-	view
-	Account, Nickname, Workspace, Ticket string
-}
-
-type errorView struct {
-	view
-	Problem problem
-}
-
-// errorPage shows a problem. Where signing in helps, the way back leads to where the
+// asPage shows a problem as a page. Where signing in helps, the way back leads to where the
 // reader wanted to go; a sign-in that failed starts over.
-func (a *API) errorPage(c *call, p problem) page {
-	v := a.view(c, p.Title)
+func asPage(c *call, p problem) answer {
+	v := newView(c, p.Title)
 	if p.Status == http.StatusUnauthorized {
-		v.Title = "Sign in"
+		v.title = "Sign in"
 	}
 	switch {
 	case strings.HasPrefix(c.URL.Path, "/auth/"):
-		v.SignIn = "/auth/login"
+		v.signIn = "/auth/login"
 	case p.Status == http.StatusUnauthorized:
 		p.Detail = "This page is for members of its workspace."
 	}
-	return page{"error", errorView{v, p}}
+	return page{errorPage(v, p)}
 }
 
-func (a *API) home(c *call) (answer, error) {
-	v := a.view(c, "RunnerHub for Bitbucket")
+func (a authGroup) home(c *call) (answer, error) {
 	// What came of a sign-in is in the address of the page it returned to.
-	return page{"home", struct {
-		view
-		Denied bool
-	}{v, c.query("error") == "access_denied"}}, nil
+	return page{homePage(newView(c, "RunnerHub for Bitbucket"), c.query("error") == "access_denied")}, nil
 }
 
 type buildView struct {
 	view
-	App   ci.App
-	Build catalog.Build
-	Log   catalog.Tail
+
+	app   ci.App
+	build catalog.Build
+	log   catalog.Tail
 	// Pages on Bitbucket; empty where there is nothing to link to.
-	Commit, PullRequest string
+	commit, pullRequest string
 }
 
-func (a *API) buildPage(c *call) (answer, error) {
-	build, err := a.Catalog.Build(c.Context(), c.user(), c.PathValue("build"))
+func (a buildsGroup) buildPage(c *call) (answer, error) {
+	build, err := a.things.Build(c.Context(), c.user(), c.PathValue("build"))
 	if err != nil {
 		return nil, err
 	}
-	app, err := a.Catalog.App(c.Context(), c.user(), build.App)
+	app, err := a.things.App(c.Context(), c.user(), build.App)
 	if err != nil {
 		return nil, err
 	}
-	tail, err := a.Catalog.Tail(c.Context(), c.user(), build.ID, tailLines, tailBytes)
+	tail, err := a.things.Tail(c.Context(), c.user(), build.ID, tailLines, tailBytes)
 	if err != nil {
 		return nil, err
 	}
 	v := buildView{
-		view: a.view(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), App: app, Build: build, Log: tail,
-		Commit: onBitbucket(a.WebURL, build.FullName, "commits", build.Commit),
+		view: newView(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), app: app, build: build, log: tail,
+		commit: onBitbucket(a.webURL, build.FullName, "commits", build.Commit),
 	}
 	if build.PullRequest != 0 {
-		v.PullRequest = onBitbucket(a.WebURL, build.FullName, "pull-requests", strconv.Itoa(build.PullRequest))
+		v.pullRequest = onBitbucket(a.webURL, build.FullName, "pull-requests", strconv.Itoa(build.PullRequest))
 	}
 	if !build.State.Final() {
-		v.Reload = 5
+		v.reload = 5
 	}
-	return page{"build", v}, nil
+	return page{buildPage(v)}, nil
 }
 
 // onBitbucket answers the address of a page of a repository on Bitbucket, or nothing when

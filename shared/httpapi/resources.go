@@ -6,8 +6,8 @@ import (
 	"runnerhub/shared/connect"
 )
 
-func (a *API) workspaces(c *call) (answer, error) {
-	return replyList(a.Catalog.Workspaces(c.Context(), c.user(), c.query("cursor")))
+func (a appsGroup) workspaces(c *call) (answer, error) {
+	return replyList(a.things.Workspaces(c.Context(), c.user(), c.query("cursor")))
 }
 
 // named is the body that makes a workspace or an app.
@@ -15,55 +15,55 @@ type named struct {
 	Name string `json:"name"`
 }
 
-func (a *API) createWorkspace(c *call) (answer, error) {
+func (a appsGroup) createWorkspace(c *call) (answer, error) {
 	var in named
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	return reply(a.Catalog.CreateWorkspace(c.Context(), c.user(), in.Name))
+	return reply(a.things.CreateWorkspace(c.Context(), c.user(), in.Name))
 }
 
-func (a *API) workspace(c *call) (answer, error) {
-	return reply(a.Catalog.Workspace(c.Context(), c.user(), c.PathValue("workspace")))
+func (a appsGroup) workspace(c *call) (answer, error) {
+	return reply(a.things.Workspace(c.Context(), c.user(), c.PathValue("workspace")))
 }
 
-func (a *API) apps(c *call) (answer, error) {
-	return replyList(a.Catalog.Apps(c.Context(), c.user(), c.PathValue("workspace"), c.query("cursor")))
+func (a appsGroup) apps(c *call) (answer, error) {
+	return replyList(a.things.Apps(c.Context(), c.user(), c.PathValue("workspace"), c.query("cursor")))
 }
 
-func (a *API) createApp(c *call) (answer, error) {
+func (a appsGroup) createApp(c *call) (answer, error) {
 	var in named
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	return reply(a.Catalog.CreateApp(c.Context(), c.user(), c.PathValue("workspace"), in.Name))
+	return reply(a.things.CreateApp(c.Context(), c.user(), c.PathValue("workspace"), in.Name))
 }
 
-func (a *API) app(c *call) (answer, error) {
-	return reply(a.Catalog.App(c.Context(), c.user(), c.PathValue("app")))
+func (a appsGroup) app(c *call) (answer, error) {
+	return reply(a.things.App(c.Context(), c.user(), c.PathValue("app")))
 }
 
-func (a *API) deliveries(c *call) (answer, error) {
-	return replyList(a.Catalog.Deliveries(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
+func (a appsGroup) deliveries(c *call) (answer, error) {
+	return replyList(a.things.Deliveries(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
 }
 
-func (a *API) builds(c *call) (answer, error) {
-	return replyList(a.Catalog.Builds(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
+func (a buildsGroup) builds(c *call) (answer, error) {
+	return replyList(a.things.Builds(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
 }
 
-func (a *API) build(c *call) (answer, error) {
-	return reply(a.Catalog.Build(c.Context(), c.user(), c.PathValue("build")))
+func (a buildsGroup) build(c *call) (answer, error) {
+	return reply(a.things.Build(c.Context(), c.user(), c.PathValue("build")))
 }
 
-func (a *API) buildLog(c *call) (answer, error) {
-	return reply(a.Catalog.Log(c.Context(), c.user(), c.PathValue("build"), c.query("cursor")))
+func (a buildsGroup) buildLog(c *call) (answer, error) {
+	return reply(a.things.Log(c.Context(), c.user(), c.PathValue("build"), c.query("cursor")))
 }
 
-func (a *API) connections(c *call) (answer, error) {
-	return replyList(a.Connect.Connections(c.Context(), c.user(), c.PathValue("workspace"), c.query("cursor")))
+func (a reposGroup) list(c *call) (answer, error) {
+	return replyList(a.connections.Connections(c.Context(), c.user(), c.PathValue("workspace"), c.query("cursor")))
 }
 
-func (a *API) createConnection(c *call) (answer, error) {
+func (a reposGroup) create(c *call) (answer, error) {
 	var in struct {
 		Provider string `json:"provider"`
 		Return   string `json:"return"`
@@ -71,31 +71,31 @@ func (a *API) createConnection(c *call) (answer, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	to, err := a.Connect.Begin(c.Context(), browserOf(c), c.PathValue("workspace"), in.Provider, in.Return)
+	to, err := a.connections.Begin(c.Context(), browserOf(c), c.PathValue("workspace"), in.Provider, in.Return)
 	return reply(struct {
 		AuthorizeURL string `json:"authorize_url"`
 	}{to}, err)
 }
 
-func (a *API) connection(c *call) (answer, error) {
-	return reply(a.Connect.Connection(c.Context(), c.user(), c.PathValue("connection")))
+func (a reposGroup) connection(c *call) (answer, error) {
+	return reply(a.connections.Connection(c.Context(), c.user(), c.PathValue("connection")))
 }
 
-func (a *API) bitbucketWorkspaces(c *call) (answer, error) {
-	return replyList(a.Connect.Workspaces(c.Context(), c.user(), c.PathValue("connection"), c.query("cursor")))
+func (a reposGroup) bitbucketWorkspaces(c *call) (answer, error) {
+	return replyList(a.connections.Workspaces(c.Context(), c.user(), c.PathValue("connection"), c.query("cursor")))
 }
 
-func (a *API) bitbucketRepositories(c *call) (answer, error) {
-	return replyList(a.Connect.Repositories(c.Context(), c.user(), c.PathValue("connection"), connect.Search{
+func (a reposGroup) bitbucketRepositories(c *call) (answer, error) {
+	return replyList(a.connections.Repositories(c.Context(), c.user(), c.PathValue("connection"), connect.Search{
 		Workspace: c.query("workspace"), Query: c.query("q"), All: c.query("all") == "true", Cursor: c.query("cursor"),
 	}))
 }
 
-func (a *API) repository(c *call) (answer, error) {
-	return reply(a.Connect.Repository(c.Context(), c.user(), c.PathValue("app")))
+func (a reposGroup) repository(c *call) (answer, error) {
+	return reply(a.connections.Repository(c.Context(), c.user(), c.PathValue("app")))
 }
 
-func (a *API) putRepository(c *call) (answer, error) {
+func (a reposGroup) putRepository(c *call) (answer, error) {
 	var in struct {
 		Connection string `json:"connection"`
 		Repository string `json:"repository"`
@@ -103,7 +103,7 @@ func (a *API) putRepository(c *call) (answer, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	repo, created, err := a.Connect.PutRepository(c.Context(), c.user(), c.PathValue("app"), in.Connection, in.Repository)
+	repo, created, err := a.connections.PutRepository(c.Context(), c.user(), c.PathValue("app"), in.Connection, in.Repository)
 	if created {
 		c.status = http.StatusCreated
 	}

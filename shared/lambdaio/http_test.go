@@ -63,7 +63,7 @@ func gateway(t *testing.T) (*inbox, func(context.Context, events.APIGatewayV2HTT
 		t.Fatal(err)
 	}
 	api, err := httpapi.New(httpapi.Deps{
-		Ingest: accept, PublicURL: "https://ci.example.com", Now: time.Now,
+		Groups: []httpapi.Group{httpapi.Webhook(accept)}, PublicURL: "https://ci.example.com", Now: time.Now,
 		NewRef: func() string { return "ref" }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
