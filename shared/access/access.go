@@ -17,6 +17,7 @@ type Memberships interface {
 	App(ctx context.Context, id string) (ci.App, error)
 	Connection(ctx context.Context, id string) (ci.Connection, error)
 	Build(ctx context.Context, id string) (store.Build, error)
+	Schedule(ctx context.Context, id string) (store.Schedule, error)
 }
 
 // Workspace checks user's permission in a workspace and answers the membership.
@@ -58,6 +59,22 @@ func Build(ctx context.Context, m Memberships, user, build string, p ci.Permissi
 		return store.Build{}, err
 	}
 	return b, nil
+}
+
+// Schedule checks user's permission on a schedule and answers it. One that was deleted is
+// absent.
+func Schedule(ctx context.Context, m Memberships, user, schedule string, p ci.Permission) (store.Schedule, error) {
+	s, err := m.Schedule(ctx, schedule)
+	if err != nil {
+		return store.Schedule{}, err
+	}
+	if _, err := in(ctx, m, user, s.Workspace, p, "schedule"); err != nil {
+		return store.Schedule{}, err
+	}
+	if s.Deleted {
+		return store.Schedule{}, fault.New(fault.NotFound, "no such schedule")
+	}
+	return s, nil
 }
 
 // in is worded for the thing that was asked for, so that a stranger's answer is the

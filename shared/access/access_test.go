@@ -20,6 +20,7 @@ func TestAccess(t *testing.T) {
 		b.CreateWorkspace(ctx, ci.Workspace{ID: "w", CreatedAt: now}, "owner"),
 		b.CreateWorkspace(ctx, ci.Workspace{ID: "other", CreatedAt: now}, "stranger"),
 		b.CreateApp(ctx, ci.App{ID: "app", Workspace: "w"}),
+		b.CreateSchedule(ctx, store.Schedule{Schedule: ci.Schedule{ID: "s", App: "app", Active: true}, Workspace: "w"}),
 		b.PutConnection(ctx, ci.Connection{ID: "c", Workspace: "w"}, []byte("sealed"), now, now),
 	} {
 		if err != nil {
@@ -41,6 +42,10 @@ func TestAccess(t *testing.T) {
 		},
 		"c": func(m access.Memberships, user, id string, p ci.Permission) error {
 			_, err := access.Connection(ctx, m, user, id, p)
+			return err
+		},
+		"s": func(m access.Memberships, user, id string, p ci.Permission) error {
+			_, err := access.Schedule(ctx, m, user, id, p)
 			return err
 		},
 		"build": func(m access.Memberships, user, id string, p ci.Permission) error {

@@ -73,6 +73,37 @@ type Repository struct {
 	InstalledAt time.Time `json:"connected_at"`
 }
 
+// Schedule says at which minutes an app is built whatever happens on Bitbucket: a branch,
+// by a cron expression about what clocks in a zone show. Package timetable says what both may be.
+type Schedule struct {
+	ID        string    `json:"id"`
+	App       string    `json:"app"`
+	Cron      string    `json:"cron"`
+	Zone      string    `json:"zone"` // IANA name
+	Branch    string    `json:"branch"`
+	Active    bool      `json:"active"` // of one that is not, no minute comes
+	CreatedBy string    `json:"created_by"`
+	CreatedAt time.Time `json:"created_at"`
+	ChangedBy string    `json:"changed_by"`
+	ChangedAt time.Time `json:"changed_at"`
+	Last      *Occasion `json:"last,omitempty"`
+}
+
+// Occasion is the newest minute of a schedule that came, and what came of it.
+type Occasion struct {
+	Minute  time.Time `json:"minute"` // UTC
+	Build   string    `json:"build,omitempty"`
+	Number  int       `json:"number,omitempty"`
+	Problem string    `json:"problem,omitempty"` // why there is no build or a broken one, in words
+	Pending bool      `json:"pending,omitempty"` // it could not be looked into yet and will be tried again
+}
+
+// Over reports whether a minute needs no more work, because it was dealt with or a later
+// one came. A nil Occasion is that no minute has come.
+func (o *Occasion) Over(minute time.Time) bool {
+	return o != nil && (o.Minute.After(minute) || o.Minute.Equal(minute) && !o.Pending)
+}
+
 // Delivery is one webhook request that was verified.
 type Delivery struct {
 	ID         string     `json:"id"`

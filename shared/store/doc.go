@@ -50,6 +50,9 @@
 //	STATUS#{repository}#{commit}    {status key}                 what a commit's status has to say, and what it says
 //	DUE#{kind}#{shard}              {time}#{reference}           something the sweep or the refresh looks at then
 //
+// The timers of the standalone server keep what they publish in the same table, under
+// TIMETABLE, and beside this schema: see package timers.
+//
 // # Rules
 //
 //   - A record is changed by reading it, editing it and writing it under its

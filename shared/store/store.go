@@ -232,6 +232,7 @@ const (
 	DueStatus     = "status"
 	DueDelivery   = "delivery"
 	DueConnection = "connection"
+	DueSchedule   = "schedule"
 )
 
 // dueShards spreads each kind of due entries over partitions, which on DynamoDB

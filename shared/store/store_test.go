@@ -684,6 +684,23 @@ func everything(t testing.TB, b *storetest.Bench) {
 		return true
 	})
 	must(err)
+	for _, id := range []string{"s", "deleted"} {
+		must(b.CreateSchedule(ctx, store.Schedule{Schedule: ci.Schedule{ID: id, App: "app", Active: true}, Revision: 1, DueAt: now}))
+	}
+	_, err = b.ChangeSchedule(ctx, "s", func(v *store.Schedule) (bool, error) {
+		v.DueAt = time.Time{}
+		return true, nil
+	})
+	must(err)
+	for _, due := range []time.Time{now.Add(time.Minute), {}} {
+		_, err = b.ChangeSchedule(ctx, "deleted", func(v *store.Schedule) (bool, error) {
+			v.Deleted, v.Active, v.DueAt = true, false, due
+			return true, nil
+		})
+		if err != nil && (!due.IsZero() || !fault.Is(err, fault.NotFound)) { // its answer was lost, and it is gone
+			t.Fatal(err)
+		}
+	}
 	dues, err := b.DueBefore(ctx, store.DueConnection, now.Add(100*time.Hour), 10)
 	must(err)
 	for _, d := range dues {
@@ -760,7 +777,7 @@ func live(t *testing.T, b *storetest.Bench, r *rand.Rand) {
 	for step := range 300 {
 		b.Clock.Add(time.Duration(r.IntN(1e10)))
 		var err error
-		switch r.IntN(8) {
+		switch r.IntN(9) {
 		case 0, 1:
 			n := store.NewBuild{Build: build(b, fmt.Sprintf("w%d", r.IntN(3)), "app", fmt.Sprintf("c%d", r.IntN(3)))}
 			n.Build.DueAt = sometime()
@@ -810,6 +827,15 @@ func live(t *testing.T, b *storetest.Bench, r *rand.Rand) {
 			}
 			if _, err = b.PutDelivery(ctx, d); err == nil {
 				err = b.PutConnection(ctx, ci.Connection{ID: fmt.Sprint("c", r.IntN(3))}, []byte(fmt.Sprint(step)), sometime(), sometime())
+			}
+		case 8:
+			v := store.Schedule{Schedule: ci.Schedule{ID: fmt.Sprint("s", r.IntN(5)), App: "app"}, DueAt: sometime()}
+			if err = b.CreateSchedule(ctx, v); err == nil {
+				deleted, at := r.IntN(3) == 0, sometime()
+				_, err = b.ChangeSchedule(ctx, v.ID, func(x *store.Schedule) (bool, error) {
+					x.Deleted, x.DueAt = x.Deleted || deleted, at
+					return true, nil
+				})
 			}
 		}
 		if err != nil && !fault.Is(err, fault.NotFound) {

@@ -93,6 +93,14 @@ func (b *Bench) Check(t testing.TB) {
 	}
 	for k, body := range items {
 		index(t, got, k, body)
+		if _, is := strings.CutPrefix(k.Sort, "SCHEDULE#"); is {
+			v := read[store.Schedule](t, k, body)
+			due(store.DueSchedule, v.ID, v.DueAt)
+			want["schedule "+v.ID] = v.App
+			if v.Deleted && (v.Active || v.DueAt.IsZero()) {
+				t.Errorf("schedule %s is deleted, active %v, due at %s", v.ID, v.Active, v.DueAt)
+			}
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		if had, ok := got[k]; !ok || had != want[k] {
@@ -121,6 +129,8 @@ func index(t testing.TB, got map[string]string, k table.Key, body string) {
 		for build, workspace := range read[struct{ Builds map[string]string }](t, k, body).Builds {
 			got["slot "+of+" "+build] = workspace
 		}
+	case "SCHEDULE":
+		got["schedule "+of] = read[string](t, k, body)
 	case "TICKET":
 		got["ticket "+of] = read[struct{ Build string }](t, k, body).Build
 	case "APP":
