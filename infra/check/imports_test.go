@@ -25,7 +25,7 @@ func layers() []layer {
 		{"pure packages, a Bitbucket client, what drivers have in common", "pipeline bitbucket datafile amazon crashtest"},
 		{drivers, ""},
 		{"what is persisted; what stands inside a build", "store agent"},
-		{"what use cases have in common", "access consent grant message"},
+		{"what use cases have in common", "access consent grant message timekeeper"},
 		{"use cases", "signin connect catalog ingest dispatch report schedule refresh sweep"},
 		{"the ways in", "httpapi lambdaio"},
 		{mains, ""},

@@ -42,6 +42,8 @@ import (
 	"runnerhub/shared/sweep"
 	"runnerhub/shared/table"
 	tablefile "runnerhub/shared/table/sqlite"
+	"runnerhub/shared/timekeeper"
+	"runnerhub/shared/timetable/timers"
 	"runnerhub/shared/vault"
 	"runnerhub/shared/vault/keyfile"
 )
@@ -85,9 +87,11 @@ type server struct {
 	tokens, hooks       vault.Vault
 	buildLog            buildlog.Log
 	runner              runner.Runner
+	timers              *timers.Timers
 
 	store     *store.Store
 	grants    *grant.Keeper
+	keeper    *timekeeper.Keeper
 	bitbucket *bitbucket.Bitbucket
 	ingest    *ingest.Ingest
 	dispatch  *dispatch.Dispatch
@@ -283,6 +287,10 @@ func (s *server) contracts(ctx context.Context) error {
 		}
 		*q = s.seams.queue(name, opened)
 	}
+	s.timers, err = timers.New(timers.Deps{Table: s.items, Queue: s.deliveries, Now: time.Now, Log: s.log})
+	if err != nil {
+		return err
+	}
 	if s.logs, err = files.New(files.Deps{Dir: filepath.Join(c.data, "logs")}); err != nil {
 		return err
 	}
@@ -366,9 +374,12 @@ func (s *server) useCases() error {
 	}); err != nil {
 		return err
 	}
+	if s.keeper, err = timekeeper.New(timekeeper.Deps{Store: s.store, Timetable: s.timers, Now: time.Now, NewID: newID}); err != nil {
+		return err
+	}
 	if s.sweep, err = sweep.New(sweep.Deps{
 		Store: s.store, Deliveries: s.deliveries, Reports: s.reports, Runner: s.runner, RunnerName: runnerName,
-		WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: s.log,
+		Timekeeper: s.keeper, WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: s.log,
 	}); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/store"
+	"runnerhub/shared/timekeeper"
 )
 
 // Deps is what a Sweep needs.
@@ -26,6 +27,7 @@ type Deps struct {
 	Reports    queue.Publisher
 	Runner     runner.Runner
 	RunnerName string
+	Timekeeper *timekeeper.Keeper
 	WaitLimit  time.Duration // how long a build waits for a runner
 	Now        func() time.Time
 	Log        *slog.Logger
@@ -48,7 +50,7 @@ const (
 // New makes a Sweep.
 func New(d Deps) (*Sweep, error) {
 	if d.Store == nil || d.Deliveries == nil || d.Reports == nil || d.Runner == nil || d.RunnerName == "" ||
-		d.WaitLimit <= 0 || d.Now == nil || d.Log == nil {
+		d.Timekeeper == nil || d.WaitLimit <= 0 || d.Now == nil || d.Log == nil {
 		return nil, errors.New("sweep: a dependency is missing")
 	}
 	return &Sweep{d}, nil
@@ -65,7 +67,7 @@ func (s *Sweep) Recover(ctx context.Context) error {
 	return errors.Join(s.release(ctx, always), s.run(ctx, always))
 }
 
-// release ends the leases on statuses and grants, so that nobody waits for them to run out.
+// release ends the leases on statuses, grants and schedules, so that nobody waits for them to run out.
 func (s *Sweep) release(ctx context.Context, until time.Time) error {
 	statuses, err := s.Store.DueBefore(ctx, store.DueStatus, until, batch)
 	if err != nil {
@@ -99,13 +101,27 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 			errs = append(errs, fmt.Errorf("sweep: the lease on connection %s: %w", entry.Reference, err))
 		}
 	}
+	schedules, err := s.Store.DueBefore(ctx, store.DueSchedule, until, batch)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, entry := range schedules {
+		_, err := s.Store.ChangeSchedule(ctx, entry.Reference, func(v *store.Schedule) (bool, error) {
+			held := v.Holder != "" && !v.LeaseUntil.IsZero()
+			v.LeaseUntil = time.Time{}
+			return held, nil
+		})
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			errs = append(errs, fmt.Errorf("sweep: the lease on schedule %s: %w", entry.Reference, err))
+		}
+	}
 	return errors.Join(errs...)
 }
 
 func (s *Sweep) run(ctx context.Context, until time.Time) error {
 	var errs []error
 	for kind, look := range map[string]func(context.Context, store.Due) error{
-		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery,
+		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery, store.DueSchedule: s.schedule,
 	} {
 		entries, err := s.Store.DueBefore(ctx, kind, until, batch)
 		if err != nil {
@@ -155,6 +171,18 @@ func (s *Sweep) delivery(ctx context.Context, entry store.Due) error {
 		return err
 	}
 	return message.Send(ctx, s.Deliveries, message.Dispatch{Again: d.ID}, 0)
+}
+
+// schedule tells the timetable of a schedule, which who changed it did not.
+func (s *Sweep) schedule(ctx context.Context, entry store.Due) error {
+	v, err := s.Store.Schedule(ctx, entry.Reference)
+	if fault.Is(err, fault.NotFound) || err == nil && !v.DueAt.Equal(entry.At) {
+		return s.Store.DropDue(ctx, entry)
+	}
+	if err != nil {
+		return err
+	}
+	return s.Timekeeper.Align(ctx, v.ID)
 }
 
 // build looks at a build that should have gone on by now.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -33,11 +34,15 @@ import (
 	queues "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/report"
 	"runnerhub/shared/runner"
+	"runnerhub/shared/schedule"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 	"runnerhub/shared/store/storetest"
 	"runnerhub/shared/sweep"
 	"runnerhub/shared/table"
+	"runnerhub/shared/timekeeper"
+	"runnerhub/shared/timetable"
+	"runnerhub/shared/timetable/timers"
 	"runnerhub/shared/vault/keyfile"
 )
 
@@ -65,7 +70,9 @@ type Bench struct {
 	Dispatch   *dispatch.Dispatch
 	Report     *report.Report
 	Sweep      *sweep.Sweep
-	Logged     *Buffer // every log line
+	Timetable  *Timetable
+	Plans      *schedule.Schedules // those of users; Store answers what is stored
+	Logged     *Buffer             // every log line
 	Log        *slog.Logger
 	Repository string // UUID of acme/shop
 	Main       string // head of its main branch
@@ -154,8 +161,15 @@ func (b *Bench) makeUseCases() {
 		Now: b.Clock.Now, NewID: b.IDs.New, Log: b.Log,
 	})
 	b.Must(err)
+	entries, err := timers.New(timers.Deps{Table: b.Table, Queue: b.Deliveries, Now: b.Clock.Now, Log: b.Log})
+	b.Must(err)
+	b.Timetable = &Timetable{Timetable: entries, entries: map[string]timetable.Schedule{}}
+	keeper, err := timekeeper.New(timekeeper.Deps{Store: b.Store, Timetable: b.Timetable, Now: b.Clock.Now, NewID: b.IDs.New})
+	b.Must(err)
+	b.Plans, err = schedule.New(schedule.Deps{Store: b.Store, Timekeeper: keeper, Now: b.Clock.Now, NewID: b.IDs.New, Log: b.Log})
+	b.Must(err)
 	b.Sweep, err = sweep.New(sweep.Deps{
-		Store: b.Store, Deliveries: b.Deliveries, Reports: b.Reports, Runner: b.Runner, RunnerName: "local",
+		Store: b.Store, Deliveries: b.Deliveries, Reports: b.Reports, Runner: b.Runner, RunnerName: "local", Timekeeper: keeper,
 		WaitLimit: dispatch.WaitLimit, Now: b.Clock.Now, Log: b.Log,
 	})
 	b.Must(err)
@@ -428,6 +442,66 @@ func (q *Queue) Publish(ctx context.Context, body []byte, delay time.Duration) e
 		return do()
 	}
 	return act(n, do)
+}
+
+// Timetable passes everything on to a real timetable, which publishes nothing because it
+// does not run, and fails on order.
+type Timetable struct {
+	timetable.Timetable
+
+	mu      sync.Mutex
+	entries map[string]timetable.Schedule
+	act     func(do func() error) error
+}
+
+// OnCall has every call done by act, which is given a function that does it. Nil ends that.
+func (t *Timetable) OnCall(act func(do func() error) error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.act = act
+}
+
+// Entries answers what the timetable knows, by id.
+func (t *Timetable) Entries() map[string]timetable.Schedule {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.entries)
+}
+
+// Put implements timetable.Timetable.
+func (t *Timetable) Put(ctx context.Context, s timetable.Schedule) error {
+	return t.do(func() error {
+		if err := t.Timetable.Put(ctx, s); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.entries[s.ID] = s
+		return nil
+	})
+}
+
+// Delete implements timetable.Timetable.
+func (t *Timetable) Delete(ctx context.Context, id string) error {
+	return t.do(func() error {
+		if err := t.Timetable.Delete(ctx, id); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.entries, id)
+		return nil
+	})
+}
+
+func (t *Timetable) do(call func() error) error {
+	t.mu.Lock()
+	act := t.act
+	t.mu.Unlock()
+	if act == nil {
+		return call()
+	}
+	return act(call)
 }
 
 // Call is a request to Bitbucket and the status of its answer; 0 when there was none.
