@@ -33,11 +33,15 @@ import (
 	"runnerhub/shared/ingest"
 	queuesqlite "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/runner"
+	"runnerhub/shared/schedule"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
 	"runnerhub/shared/store"
 	"runnerhub/shared/table"
 	tablesqlite "runnerhub/shared/table/sqlite"
+	"runnerhub/shared/timekeeper"
+	"runnerhub/shared/timetable"
+	"runnerhub/shared/timetable/timers"
 	"runnerhub/shared/vault"
 	"runnerhub/shared/vault/keyfile"
 )
@@ -52,23 +56,24 @@ type options struct {
 
 // bed is an installation over SQLite with a sandbox as its Bitbucket.
 type bed struct {
-	t        *testing.T
-	contract contract
-	address  string // of the server
-	public   string
-	api      *httpapi.API
-	forge    *forge
-	sandbox  *sandbox.Sandbox
-	table    table.Table
-	store    *store.Store
-	hooks    *switchedVault
-	tokens   *switchedVault
-	watch    atomic.Pointer[chan int] // gets the status of each answer to a webhook
-	logs     *files.Log
-	grants   *grant.Keeper
-	clock    atomic.Int64 // what the clock is ahead, in nanoseconds
-	ids      atomic.Int64
-	written  *output // the server's log
+	t         *testing.T
+	contract  contract
+	address   string // of the server
+	public    string
+	api       *httpapi.API
+	forge     *forge
+	sandbox   *sandbox.Sandbox
+	table     table.Table
+	store     *store.Store
+	hooks     *switchedVault
+	tokens    *switchedVault
+	watch     atomic.Pointer[chan int] // gets the status of each answer to a webhook
+	logs      *files.Log
+	timetable *switchedTimetable
+	grants    *grant.Keeper
+	clock     atomic.Int64 // what the clock is ahead, in nanoseconds
+	ids       atomic.Int64
+	written   *output // the server's log
 }
 
 func (b *bed) now() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) }
@@ -138,12 +143,19 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID})
 	b.ok(err)
+	b.timetable = &switchedTimetable{}
+	b.timetable.Timetable, err = timers.New(timers.Deps{Table: b.table, Queue: queue, Now: b.now, Log: logger})
+	b.ok(err)
+	keeper, err := timekeeper.New(timekeeper.Deps{Store: b.store, Timetable: b.timetable, Now: b.now, NewID: b.newID})
+	b.ok(err)
+	schedules, err := schedule.New(schedule.Deps{Store: b.store, Timekeeper: keeper, Now: b.now, NewID: b.newID, Log: logger})
+	b.ok(err)
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(signIn, connects), httpapi.Repos(connects), httpapi.Apps(shows),
-			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Webhook(takes),
+			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Schedules(schedules), httpapi.Webhook(takes),
 			httpapi.Agents(fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}}),
 		},
 		Callers: signIn, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: logger,
@@ -217,6 +229,19 @@ func (v *switchedVault) Sealer(ctx context.Context, b vault.Binding) (vault.Seal
 		(*before)(ctx)
 	}
 	return v.Vault.Sealer(ctx, b)
+}
+
+// switchedTimetable is a timetable that can be switched off.
+type switchedTimetable struct {
+	timetable.Timetable
+	off atomic.Bool
+}
+
+func (s *switchedTimetable) Put(ctx context.Context, entry timetable.Schedule) error {
+	if s.off.Load() {
+		return fault.New(fault.Unavailable, "no timetable today")
+	}
+	return s.Timetable.Put(ctx, entry)
 }
 
 // forge passes calls on to the sandbox, and spoils some.

@@ -93,7 +93,7 @@ func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, options{})
 	br := b.signsIn("alice")
-	for _, path := range []string{"/api", "/api/", "/api/nothing", "/api/me/", "/favicon.ico", "/api/apps/a/schedules", "/builds/", "/hooks/a/b"} {
+	for _, path := range []string{"/api", "/api/", "/api/nothing", "/api/me/", "/favicon.ico", "/api/apps/a/variables", "/builds/", "/hooks/a/b"} {
 		a := br.get(path).want(404)
 		if a.header.Get("Content-Type") != "application/problem+json" || a.text("ref") == "" {
 			t.Errorf("%s: %s %s", path, a.header, a.body)

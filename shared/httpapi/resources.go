@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"runnerhub/shared/connect"
+	"runnerhub/shared/schedule"
 )
 
 func (a appsGroup) workspaces(c *call) (answer, error) {
@@ -108,4 +109,39 @@ func (a reposGroup) putRepository(c *call) (answer, error) {
 		c.status = http.StatusCreated
 	}
 	return reply(repo, err)
+}
+
+func (a schedulesGroup) list(c *call) (answer, error) {
+	return replyList(a.plans.List(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
+}
+
+// scheduled is the body that makes or changes a schedule.
+type scheduled struct {
+	Cron   *string `json:"cron"`
+	Zone   *string `json:"zone"`
+	Branch *string `json:"branch"`
+	Active *bool   `json:"active"`
+}
+
+func (a schedulesGroup) create(c *call) (answer, error) {
+	var in scheduled
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	return reply(a.plans.Create(c.Context(), c.user(), c.PathValue("app"), schedule.Change(in)))
+}
+
+func (a schedulesGroup) change(c *call) (answer, error) {
+	var in scheduled
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	return reply(a.plans.Change(c.Context(), c.user(), c.PathValue("schedule"), schedule.Change(in)))
+}
+
+func (a schedulesGroup) delete(c *call) (answer, error) {
+	if err := a.plans.Delete(c.Context(), c.user(), c.PathValue("schedule")); err != nil {
+		return nil, err
+	}
+	return nothing{}, nil
 }

@@ -34,10 +34,17 @@ func permissions() map[string][6]int {
 		"PUT /api/apps/{app}/repository":                 {200, 200, 403, 403, 404, 401},
 		"GET /api/apps/{app}/deliveries":                 {200, 200, 200, 200, 404, 401},
 		"GET /api/apps/{app}/builds":                     {200, 200, 200, 200, 404, 401},
+		"GET /api/apps/{app}/schedules":                  {200, 200, 200, 200, 404, 401},
+		"POST /api/apps/{app}/schedules":                 {201, 201, 403, 403, 404, 401},
+		"PATCH /api/schedules/{schedule}":                {200, 200, 403, 403, 404, 401},
+		"DELETE /api/schedules/{schedule}":               {204, 204, 403, 403, 404, 401},
 		"GET /api/builds/{build}":                        {200, 200, 200, 200, 404, 401},
 		"GET /api/builds/{build}/log":                    {200, 200, 200, 200, 404, 401},
 		"GET /builds/{build}":                            {200, 200, 200, 200, 404, 401},
 		"POST /auth/confirm (a ticket nobody has)":       {400, 400, 400, 400, 400, 401},
+		"GET /api/apps/{absent}/schedules":               {404, 404, 404, 404, 404, 401},
+		"PATCH /api/schedules/{absent}":                  {404, 404, 404, 404, 404, 401},
+		"DELETE /api/schedules/{absent}":                 {404, 404, 404, 404, 404, 401},
 		"GET /api/workspaces/{absent}":                   {404, 404, 404, 404, 404, 401},
 		"GET /api/apps/{absent}":                         {404, 404, 404, 404, 404, 401},
 		"PUT /api/apps/{absent}/repository":              {404, 404, 404, 404, 404, 401},
@@ -69,6 +76,9 @@ func TestRoles(t *testing.T) {
 	bodies := map[string]any{
 		"POST /api/workspaces/{workspace}/connections": map[string]string{"provider": "bitbucket"},
 		"PUT /api/apps/{app}/repository":               tie(connection, shop),
+		"POST /api/apps/{app}/schedules":               nightly(),
+		"PATCH /api/schedules/{schedule}":              map[string]bool{"active": false},
+		"PATCH /api/schedules/{absent}":                map[string]bool{"active": false},
 	}
 	for _, absent := range []string{"POST /api/workspaces/{absent}/connections", "PUT /api/apps/{absent}/repository"} {
 		bodies[absent] = bodies[strings.NewReplacer("workspaces/{absent}", "workspaces/{workspace}", "apps/{absent}", "apps/{app}").Replace(absent)]
@@ -85,6 +95,11 @@ func TestRoles(t *testing.T) {
 		}
 		for i := len(callers) - 1; i >= 0; i-- { // the owner, who can delete, is the last
 			caller := callers[i].clone()
+			path := path
+			if strings.Contains(path, "{schedule}") { // each caller has one of his own to delete
+				id := owner.post("/api/apps/"+app+"/schedules", nightly()).want(201).text("id")
+				path = strings.Replace(path, "{schedule}", id, 1)
+			}
 			if route == "POST /auth/logout" && i < 5 {
 				caller = b.signsIn([]string{"alice", "bob", "carol", "dave", "mallory"}[i])
 			}
@@ -106,6 +121,7 @@ func TestRoles(t *testing.T) {
 		{"/api/apps/" + app, "/api/apps/x"},
 		{"/api/connections/" + connection, "/api/connections/x"},
 		{"/api/builds/" + build, "/api/builds/x"},
+		{"/api/apps/" + app + "/schedules", "/api/apps/x/schedules"},
 	} {
 		if hidden, absent := stranger.get(pair[0]).text("detail"), stranger.get(pair[1]).text("detail"); hidden != absent {
 			t.Errorf("a stranger is told %q of what is there, and %q of what is not", hidden, absent)

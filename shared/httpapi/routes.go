@@ -7,6 +7,7 @@ import (
 
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
+	"runnerhub/shared/schedule"
 	"runnerhub/shared/signin"
 )
 
@@ -120,6 +121,20 @@ func (a buildsGroup) routes(*API) []route {
 		{http.MethodGet, "/builds/{build}", user, 200, asPage, deadline, a.buildPage},
 		{http.MethodPost, "/runner/claim", public, 200, asJSON, deadline, a.claim},
 		{http.MethodPost, "/runner/steps", public, 200, asJSON, deadline, a.steps},
+	}
+}
+
+type schedulesGroup struct{ plans *schedule.Schedules }
+
+// Schedules is the schedules of apps.
+func Schedules(plans *schedule.Schedules) Group { return schedulesGroup{plans} }
+
+func (a schedulesGroup) routes(*API) []route {
+	return []route{
+		{http.MethodGet, "/api/apps/{app}/schedules", user, 200, asJSON, deadline, a.list},
+		{http.MethodPost, "/api/apps/{app}/schedules", user, 201, asJSON, deadline, a.create},
+		{http.MethodPatch, "/api/schedules/{schedule}", user, 200, asJSON, deadline, a.change},
+		{http.MethodDelete, "/api/schedules/{schedule}", user, 204, asJSON, deadline, a.delete},
 	}
 }
 
