@@ -179,7 +179,7 @@ func (m *made) function() {
 	f := Function{
 		ID: m.id, Name: m.name(), ARN: m.arn(), Runtime: v.text("Runtime"), Handler: v.text("Handler"), Code: v.text("CodeUri"),
 		Built: m.resource.built, Environment: v.table("Environment").pairs("Variables"), Timeout: v.seconds("Timeout", 3, 1, 900),
-		Memory: v.between("MemorySize", 128, 128, 10240), Architecture: "x86_64", Async: m.async(v.table("EventInvokeConfig")),
+		Memory: v.between("MemorySize", 128, 128, 10240), Architecture: "x86_64", Async: m.async(), Recursive: v.text("RecursiveLoop") == "Allow",
 	}
 	logging := v.table("LoggingConfig")
 	f.LogGroup = logging.textOr("LogGroup", "/aws/lambda/"+f.Name)
@@ -241,13 +241,15 @@ func (m *made) function() {
 	})
 }
 
-// async reads EventInvokeConfig.
-func (m *made) async(v *view) Retry {
-	r := Retry{Retries: v.between("MaximumRetryAttempts", 2, 0, 2), MaxAge: v.seconds("MaximumEventAgeInSeconds", 6*60*60, 60, 6*60*60)}
-	failure := v.table("DestinationConfig").table("OnFailure")
-	failure.text("Type")
-	r.DeadLetter = m.deadLetter(failure, "Destination")
-	return r
+// async reads what becomes of an event that the function fails on.
+func (m *made) async() Retry {
+	v, dead := m.view.table("EventInvokeConfig"), m.view.table("DeadLetterQueue")
+	dead.text("Type")
+	return Retry{
+		Retries:    v.between("MaximumRetryAttempts", 2, 0, 2),
+		MaxAge:     v.seconds("MaximumEventAgeInSeconds", 6*60*60, 60, 6*60*60),
+		DeadLetter: m.deadLetter(dead, "TargetArn"),
+	}
 }
 
 // retry reads how EventBridge goes on when it could not hand an event over.
@@ -276,15 +278,26 @@ func (m *made) events() (queues bool) {
 			queues = true
 			m.source(v, "Queue", nil)
 		case "Schedule":
-			m.rate(v, "Schedule", Rate{Function: m.id})
+			m.rate(v, "Schedule", Rate{Function: m.id, Caller: m.eventRule(names[i], v.text("Name"))})
 		case "ScheduleV2":
 			m.rate(v, "ScheduleExpression", Rate{Function: m.id})
 		default:
 			v.text("State")
-			m.stack.Rules = append(m.stack.Rules, Rule{Function: m.id, Pattern: pattern(v, "Pattern"), Retry: m.retry(v)})
+			m.stack.Rules = append(m.stack.Rules, Rule{
+				Function: m.id, ARN: m.eventRule(names[i], v.text("RuleName")), Pattern: pattern(v, "Pattern"), Retry: m.retry(v),
+			})
 		}
 	}
 	return queues
+}
+
+// eventRule answers the ARN of the rule that SAM makes for a function's event.
+func (m *made) eventRule(event, name string) string {
+	rule := &resource{id: m.resource.id + event, kind: "AWS::Events::Rule", of: m.scope.catalogue.types["AWS::Events::Rule"], properties: &node{kind: table}}
+	if name != "" {
+		rule.properties = &node{kind: table, keys: []*node{{kind: scalar, text: "Name"}}, items: []*node{{kind: scalar, text: name}}}
+	}
+	return m.scope.attribute(rule, "Arn")
 }
 
 func pattern(v *view, key string) map[string]any {
@@ -588,12 +601,12 @@ func (m *made) rule() {
 				v.wrong("ScheduleExpression", "found %s: rate(5 minutes) and the like are understood", shown(v.text("ScheduleExpression")))
 			}
 			i := len(m.stack.Rates)
-			m.stack.Rates = append(m.stack.Rates, Rate{Every: every, Retry: retry})
+			m.stack.Rates = append(m.stack.Rates, Rate{Every: every, Caller: m.arn(), Retry: retry})
 			m.later(target, "Arn", arn, func(r Resource) { m.stack.Rates[i].Function = r.ID }, serverlessFunction)
 			continue
 		}
 		i := len(m.stack.Rules)
-		m.stack.Rules = append(m.stack.Rules, Rule{Pattern: pattern(v, "EventPattern"), Retry: retry})
+		m.stack.Rules = append(m.stack.Rules, Rule{ARN: m.arn(), Pattern: pattern(v, "EventPattern"), Retry: retry})
 		m.later(target, "Arn", arn, func(r Resource) {
 			if r.Type == serverlessFunction {
 				m.stack.Rules[i].Function = r.ID

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	maxNested = 50 // templates in one deployment
-	transform = "AWS::Serverless-2016-10-31"
+	maxNested    = 50  // templates in one deployment
+	maxResources = 500 // CloudFormation's own limit, of one template
+	transform    = "AWS::Serverless-2016-10-31"
 )
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9]{1,255}$`)
@@ -157,8 +158,9 @@ func (p *parser) document(file, prefix string, within []string) *document {
 			p.add(key.place, "", key.text, "the section is not understood")
 		}
 	}
-	if len(d.resources) == 0 {
-		p.add(root.place, "", "Resources", "there are none")
+	if n := len(d.resources); n == 0 || n > maxResources {
+		p.add(root.place, "", "Resources", "%d: CloudFormation takes 1 to %d", n, maxResources)
+		return d
 	}
 	p.nest(d, append(slices.Clone(within), file))
 	p.check(d, defaults)

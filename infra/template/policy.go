@@ -41,17 +41,72 @@ const (
 // An action without a resource is asked for on "*". Keys of the context are found in any case,
 // such as "dynamodb:LeadingKeys". It does not look at principals: see For.
 func (p Policy) Allows(action, resource string, context map[string][]string) bool {
-	allowed := false
+	allowed, denied := p.decide(action, resource, context)
+	return allowed && !denied
+}
+
+func (p Policy) decide(action, resource string, context map[string][]string) (allowed, denied bool) {
 	for _, s := range p {
-		if !s.applies(action, resource, context) {
-			continue
+		if s.applies(action, resource, context) {
+			allowed = allowed || s.Effect == allow
+			denied = denied || s.Effect == deny
 		}
-		if s.Effect == deny {
-			return false
-		}
-		allowed = true
 	}
-	return allowed
+	return allowed, denied
+}
+
+// May decides whether who has a role may do something, by the role's policy and the policy of
+// the resource, as AWS does within one account: a Deny in either wins; a key's own policy has
+// to allow it and may leave the rest to the role's; of another resource either is enough.
+// The context is completed with the role's ARN and an encrypted connection.
+func (s *Stack) May(role Role, action, resource string, context map[string][]string) bool {
+	full := map[string][]string{"aws:PrincipalArn": {role.ARN}, "aws:SecureTransport": {"true"}}
+	for key, values := range context {
+		full[key] = values
+	}
+	own, isKey := s.policyOf(resource)
+	account := ""
+	if parts := strings.Split(role.ARN, ":"); len(parts) > accountPart {
+		account = parts[accountPart]
+	}
+	root := "AWS:arn:aws:iam::" + account + ":root"
+	itself, denied := role.Policy.decide(action, resource, full)
+	direct, denied2 := own.For("AWS:"+role.ARN).decide(action, resource, full)
+	left, denied3 := own.For(root).decide(action, resource, full)
+	switch {
+	case denied || denied2 || denied3:
+		return false
+	case isKey:
+		return direct || left && itself
+	}
+	return direct || itself
+}
+
+const accountPart = 4 // of an ARN
+
+// policyOf answers the policy of a resource.
+func (s *Stack) policyOf(arn string) (p Policy, isKey bool) {
+	for _, k := range s.Keys {
+		if k.ARN == arn {
+			return k.Policy, true
+		}
+	}
+	for _, q := range s.Queues {
+		if q.ARN == arn {
+			return q.Policy, false
+		}
+	}
+	for _, b := range s.Buckets {
+		if b.ARN == arn || strings.HasPrefix(arn, b.ARN+"/") {
+			return b.Policy, false
+		}
+	}
+	for _, t := range s.Topics {
+		if t.ARN == arn {
+			return t.Policy, false
+		}
+	}
+	return nil, false
 }
 
 // For answers the statements of a resource's policy that are about one of these principals,

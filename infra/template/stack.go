@@ -43,7 +43,11 @@ type Function struct {
 	Role          string   // id; of one that SAM makes, that of the function and "Role"
 	Policy        Policy   // its role's
 	LogGroup      string   // name
+	// Recursive is whether Lambda lets the function go on that leaves messages in its own queue:
+	// by default it stops such a chain after some 16 steps.
+	Recursive bool
 	// Async says what becomes of events that the function fails on: those of rules and rates.
+	// A dead letter is the event as it came, with the error in its attributes.
 	Async Retry
 }
 
@@ -89,6 +93,7 @@ type Source struct {
 // Rule brings events to a function, or to a queue.
 type Rule struct {
 	Function, Queue string // ids; one of them
+	ARN             string
 	Pattern         map[string]any
 	Retry
 }
@@ -96,6 +101,7 @@ type Rule struct {
 // Rate calls a function again and again.
 type Rate struct {
 	Function string // id
+	Caller   string // ARN of the rule; empty for a schedule of EventBridge Scheduler
 	Every    time.Duration
 	Retry
 }

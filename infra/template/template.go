@@ -45,10 +45,11 @@ func Parse(root string) (*Template, error) {
 	if dir == "" {
 		dir = "."
 	}
-	return parse(os.DirFS(dir), file)
+	return ParseFS(os.DirFS(dir), file)
 }
 
-func parse(files fs.FS, file string) (*Template, error) {
+// ParseFS is Parse for the template called file in files, outside of which nothing is read.
+func ParseFS(files fs.FS, file string) (*Template, error) {
 	c, err := readCatalogue(shapesText)
 	if err != nil {
 		return nil, err
