@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -88,6 +89,9 @@ type Lines struct {
 // Log answers the lines of a build's log from a cursor on, as many as a page of
 // buildlog may hold; the empty cursor is the beginning. It does not wait for lines to come.
 func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, error) {
+	if c.Logs == nil {
+		return Lines{}, errors.New("catalog: opened without the builds' logs")
+	}
 	// Read before the log: lines written between the two reads come with the next page.
 	b, err := access.Build(ctx, c.Store, user, build, ci.See)
 	if err != nil {

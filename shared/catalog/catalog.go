@@ -30,8 +30,8 @@ const (
 // Deps is what a Catalog needs.
 type Deps struct {
 	Store     *store.Store
-	Logs      buildlog.Log
-	PublicURL string // of this installation, without a slash at its end
+	Logs      buildlog.Log // nil for who shows no logs
+	PublicURL string       // of this installation, without a slash at its end
 	// OneWorkspace says that builds are not kept apart, so that there must not be a second
 	// workspace.
 	OneWorkspace bool
@@ -44,7 +44,7 @@ type Catalog struct{ Deps }
 
 // New makes a Catalog.
 func New(d Deps) (*Catalog, error) {
-	if d.Store == nil || d.Logs == nil || d.PublicURL == "" || d.Now == nil || d.NewID == nil {
+	if d.Store == nil || d.PublicURL == "" || d.Now == nil || d.NewID == nil {
 		return nil, errors.New("catalog: a dependency is missing")
 	}
 	return &Catalog{d}, nil

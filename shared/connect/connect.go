@@ -39,7 +39,7 @@ type Deps struct {
 	Bitbucket *bitbucket.Bitbucket
 	Consent   *consent.Consent
 	Grants    *grant.Keeper
-	Hooks     vault.Vault // of hook secrets
+	Hooks     vault.Vault // of hook secrets; nil for who ties no repositories
 	PublicURL string      // of this installation, without a slash at its end; hook addresses begin with it
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -50,7 +50,7 @@ type Connect struct{ Deps }
 
 // New makes a Connect.
 func New(d Deps) (*Connect, error) {
-	if d.Store == nil || d.Bitbucket == nil || d.Consent == nil || d.Grants == nil || d.Hooks == nil || d.Now == nil || d.Log == nil {
+	if d.Store == nil || d.Bitbucket == nil || d.Consent == nil || d.Grants == nil || d.Now == nil || d.Log == nil {
 		return nil, errors.New("connect: a dependency is missing")
 	}
 	if u, err := url.Parse(d.PublicURL); err != nil || u.Host == "" || strings.HasSuffix(d.PublicURL, "/") {

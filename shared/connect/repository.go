@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,6 +63,9 @@ func (c *Connect) Repository(ctx context.Context, user, app string) (Repository,
 // PutRepository ties an app to a repository and installs the webhook; with the one it
 // has, it repairs both. Created says that the app had none before.
 func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid string) (repo Repository, created bool, err error) {
+	if c.Hooks == nil {
+		return Repository{}, false, errors.New("connect: opened without the vault of hook secrets")
+	}
 	a, err := access.App(ctx, c.Store, user, app, ci.Configure)
 	if err != nil {
 		return Repository{}, false, fmt.Errorf("connect: connecting a repository: %w", err)

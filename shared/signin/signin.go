@@ -51,6 +51,7 @@ type Deps struct {
 // SignIn signs people in and recognises them.
 type SignIn struct {
 	Deps
+	*Callers
 
 	loopback bool
 }
@@ -67,14 +68,12 @@ func New(d Deps) (*SignIn, error) {
 	if slices.Contains(d.Allowed, "") {
 		return nil, errors.New("signin: an allowed workspace without a name")
 	}
+	callers, err := NewCallers(d.Store)
+	if err != nil {
+		return nil, err
+	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	return &SignIn{Deps: d, loopback: u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())}, nil
-}
-
-// Caller is who makes a request.
-type Caller struct {
-	User    ci.User
-	Session string // hash of the session; empty for an API token
+	return &SignIn{Deps: d, Callers: callers, loopback: u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())}, nil
 }
 
 // Session is a fresh sign-in.
@@ -230,41 +229,6 @@ func (s *SignIn) ofThisInstallation(ctx context.Context, user ci.User) error {
 		return fault.New(fault.Forbidden, "this installation belongs to somebody else: ask its owner to add %s to a workspace", user.Nickname)
 	}
 	return nil
-}
-
-// BySession answers who has a session.
-func (s *SignIn) BySession(ctx context.Context, cookie secret.Text) (Caller, error) {
-	session, err := s.Store.Session(ctx, cookie.Hash())
-	if fault.Is(err, fault.NotFound) {
-		return Caller{}, fault.New(fault.Unauthenticated, "the session has ended: sign in again")
-	}
-	if err != nil {
-		return Caller{}, fmt.Errorf("signin: reading the session: %w", err)
-	}
-	return s.caller(ctx, session.User, cookie.Hash())
-}
-
-// ByToken answers whose API token it is.
-func (s *SignIn) ByToken(ctx context.Context, bearer secret.Text) (Caller, error) {
-	token, err := s.Store.TokenByHash(ctx, bearer.Hash())
-	if fault.Is(err, fault.NotFound) {
-		return Caller{}, fault.New(fault.Unauthenticated, "the API token is unknown or has expired")
-	}
-	if err != nil {
-		return Caller{}, fmt.Errorf("signin: reading the token: %w", err)
-	}
-	return s.caller(ctx, token.User, "")
-}
-
-func (s *SignIn) caller(ctx context.Context, id, session string) (Caller, error) {
-	user, err := s.Store.User(ctx, id)
-	if fault.Is(err, fault.NotFound) {
-		return Caller{}, fault.New(fault.Unauthenticated, "the account is gone: sign in again")
-	}
-	if err != nil {
-		return Caller{}, fmt.Errorf("signin: reading the user: %w", err)
-	}
-	return Caller{User: user, Session: session}, nil
 }
 
 // SignOut ends a session; one that is empty or unknown is no error.
