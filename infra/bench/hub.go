@@ -22,6 +22,7 @@ import (
 
 	"runnerhub/infra/visitor"
 	"runnerhub/shared/ci"
+	"runnerhub/shared/random"
 )
 
 // target is a repository that is connected to an app of the server under test.
@@ -142,7 +143,7 @@ func (h *hub) send(ctx context.Context, r request) (began time.Time, took time.D
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Event-Key", r.key)
-	req.Header.Set("X-Request-UUID", newID())
+	req.Header.Set("X-Request-UUID", random.ID())
 	req.Header.Set("X-Attempt-Number", "1")
 	req.Header.Set("X-Hub-Signature", r.signature)
 	began = time.Now()

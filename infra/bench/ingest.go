@@ -13,6 +13,7 @@ import (
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/ingest"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 	tablefile "runnerhub/shared/table/sqlite"
@@ -41,7 +42,7 @@ func benchIngest(ctx context.Context, dir string, rounds int) (_ []figure, err e
 	if err != nil {
 		return nil, err
 	}
-	stored, err := store.New(store.Deps{Table: items, Now: time.Now, NewID: newID})
+	stored, err := store.New(store.Deps{Table: items, Now: time.Now, NewID: random.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func benchIngest(ctx context.Context, dir string, rounds int) (_ []figure, err e
 	if err != nil {
 		return nil, err
 	}
-	good := ingest.Request{Hook: "hook", Event: e.key, RequestID: newID(), Signature: sign(key, e.body), Attempt: 1, Body: e.body}
+	good := ingest.Request{Hook: "hook", Event: e.key, RequestID: random.ID(), Signature: sign(key, e.body), Attempt: 1, Body: e.body}
 	bad := good
 	bad.Signature = sign("another secret", e.body)
 	refused := func(i *ingest.Ingest) func() error {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"runnerhub/shared/random"
 )
 
 // latency is what Bitbucket takes longer for each call in the figures that say so.
@@ -48,7 +50,7 @@ func (h *hub) alone(ctx context.Context, r request) (l lone, err error) {
 		return l, err
 	}
 	l = lone{answered: took, posted: p.at.Sub(began), calls: p.calls, way: onTheWay(writes, p.at), forge: h.forge.took()}
-	err = h.ask(ctx, http.MethodPost, "floor", floorQuestion{App: r.target.app, Commit: r.commit, Key: newID()}, &l.floor)
+	err = h.ask(ctx, http.MethodPost, "floor", floorQuestion{App: r.target.app, Commit: r.commit, Key: random.ID()}, &l.floor)
 	return l, err
 }
 

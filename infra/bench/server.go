@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 	"runnerhub/shared/ingest"
 	"runnerhub/shared/queue"
 	queuefile "runnerhub/shared/queue/sqlite"
+	"runnerhub/shared/random"
 	"runnerhub/shared/report"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
@@ -167,7 +167,7 @@ func (s *server) wire() (http.Handler, error) {
 		return nil, err
 	}
 	if s.grants, err = grant.New(grant.Deps{
-		Store: s.store, Vault: tokens, Bitbucket: s.bitbucket, Now: time.Now, NewID: newID, Log: s.log,
+		Store: s.store, Vault: tokens, Bitbucket: s.bitbucket, Now: time.Now, NewID: random.ID, Log: s.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -179,13 +179,13 @@ func (s *server) wire() (http.Handler, error) {
 		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
 		Runner: &holdingRunner{}, RunnerName: "hold", Platforms: []string{"linux"},
 		Limits: store.Limits{Runner: heldBuilds}, Address: c.url(), BuildLog: logs,
-		Now: time.Now, NewID: newID, NewTicket: func() secret.Text { return secret.New(rand.Text() + rand.Text()) }, Log: s.log,
+		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: s.log,
 	}); err != nil {
 		return nil, err
 	}
 	if s.report, err = report.New(report.Deps{
 		Store: s.store, Grants: s.grants, Deliveries: s.deliveries, Reports: s.reports,
-		PublicURL: c.url(), Now: time.Now, NewID: newID, Log: s.log,
+		PublicURL: c.url(), Now: time.Now, NewID: random.ID, Log: s.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (s *server) wire() (http.Handler, error) {
 		return nil, err
 	}
 	people, err := signin.New(signin.Deps{
-		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: c.url(), Now: time.Now, NewID: newID, Log: s.log,
+		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: c.url(), Now: time.Now, NewID: random.ID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -206,7 +206,7 @@ func (s *server) wire() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	things, err := catalog.New(catalog.Deps{Store: s.store, Logs: logs, PublicURL: c.url(), Now: time.Now, NewID: newID})
+	things, err := catalog.New(catalog.Deps{Store: s.store, Logs: logs, PublicURL: c.url(), Now: time.Now, NewID: random.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (s *server) wire() (http.Handler, error) {
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
 			httpapi.Builds(things, s.report, ""), httpapi.Webhook(taking),
 		},
-		Callers: people, PublicURL: c.url(), Now: time.Now, NewRef: newID, Log: s.log,
+		Callers: people, PublicURL: c.url(), Now: time.Now, NewRef: random.ID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -246,7 +246,7 @@ func (s *server) drivers() error {
 		}
 	}
 	s.deliveries, s.reports = &recordedQueue{s.drains[0], "deliveries", s.rec}, &recordedQueue{s.drains[1], "reports", s.rec}
-	s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: newID})
+	s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: random.ID})
 	return err
 }
 

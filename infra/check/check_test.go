@@ -231,7 +231,7 @@ const (
 		"settings": {
 			settingsAreDocumented,
 			map[string]string{
-				"infra/standalone/a.go":      "package main\nvar x = e[\"RUNNERHUB_A\"] + e.or(\"SANDBOX_B\", \"\") + os.Getenv(\"PATH\") + m[\"lower\"]",
+				"infra/standalone/a.go":      "package main\nvar x = e[\"RUNNERHUB_A\"] + e.Or(\"SANDBOX_B\", \"\") + os.Getenv(\"PATH\") + m[\"lower\"]",
 				"infra/standalone/a_test.go": "package main\nvar y = e[\"RUNNERHUB_TEST\"]",
 				"docs/operations.md":         "| setting | default |\n|---|---|\n| `RUNNERHUB_A` | x |\n| `RUNNERHUB_C` | |\n| PATH | |\n| `data/key` | `RUNNERHUB_D` |",
 			},

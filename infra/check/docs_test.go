@@ -205,7 +205,7 @@ func settingsAreDocumented(t *tree) (wrong []string) {
 }
 
 // setting answers the name of the environment variable that an expression reads:
-// e["NAME"], e.or("NAME", …), os.Getenv("NAME") or os.LookupEnv("NAME").
+// e["NAME"], e.Or("NAME", …), os.Getenv("NAME") or os.LookupEnv("NAME").
 func setting(n ast.Node) string {
 	var argument ast.Expr
 	switch e := n.(type) {
@@ -215,7 +215,7 @@ func setting(n ast.Node) string {
 		}
 	case *ast.CallExpr:
 		switch dotted(e.Fun) {
-		case "e.or", "os.Getenv", "os.LookupEnv":
+		case "e.Or", "os.Getenv", "os.LookupEnv":
 			argument = e.Args[0]
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"runnerhub/shared/secret"
+	"runnerhub/shared/setting"
 )
 
 // config is the environment, read and checked.
@@ -36,38 +37,18 @@ type config struct {
 	sandboxListen string // host:port
 }
 
-// environment answers variables by name.
-type environment map[string]string
-
-func newEnvironment(environ []string) environment {
-	e := environment{}
-	for _, pair := range environ {
-		if name, value, ok := strings.Cut(pair, "="); ok {
-			e[name] = value
-		}
-	}
-	return e
-}
-
-func (e environment) or(name, otherwise string) string {
-	if v := e[name]; v != "" {
-		return v
-	}
-	return otherwise
-}
-
 // readConfig reads the settings. Errors name the variable, its value and the remedy.
 func readConfig(environ []string) (config, error) {
-	e := newEnvironment(environ)
+	e := setting.Read(environ)
 	c := config{
-		listen:        e.or("RUNNERHUB_LISTEN", "127.0.0.1:8080"),
-		sandboxListen: e.or("SANDBOX_LISTEN", "127.0.0.1:7990"),
+		listen:        e.Or("RUNNERHUB_LISTEN", "127.0.0.1:8080"),
+		sandboxListen: e.Or("SANDBOX_LISTEN", "127.0.0.1:7990"),
 		clientID:      e["BITBUCKET_CLIENT_ID"],
 		sandbox:       e["BITBUCKET_CLIENT_ID"] == "",
 		concurrency:   runtime.NumCPU(),
 	}
 	var err error
-	if c.data, err = filepath.Abs(e.or("RUNNERHUB_DATA", "data")); err != nil {
+	if c.data, err = filepath.Abs(e.Or("RUNNERHUB_DATA", "data")); err != nil {
 		return c, fmt.Errorf("RUNNERHUB_DATA: %w", err)
 	}
 	if err := checkListen("RUNNERHUB_LISTEN", c.listen); err != nil {
@@ -82,7 +63,7 @@ func readConfig(environ []string) (config, error) {
 		}
 	}
 	if v := e["PUBLIC_URL"]; v != "" {
-		if c.publicURL, err = checkURL("PUBLIC_URL", v); err != nil {
+		if c.publicURL, err = setting.URL("PUBLIC_URL", v); err != nil {
 			return c, err
 		}
 	} else if !loopback("http://" + c.listen) {
@@ -94,21 +75,17 @@ func readConfig(environ []string) (config, error) {
 			return c, errors.New("BITBUCKET_API_URL and BITBUCKET_WEB_URL need BITBUCKET_CLIENT_ID and its secret; without them the sandbox is used")
 		}
 	} else {
-		if c.apiURL, err = checkURL("BITBUCKET_API_URL", e.or("BITBUCKET_API_URL", "https://api.bitbucket.org/2.0")); err != nil {
+		if c.apiURL, err = setting.URL("BITBUCKET_API_URL", e.Or("BITBUCKET_API_URL", "https://api.bitbucket.org/2.0")); err != nil {
 			return c, err
 		}
-		if c.webURL, err = checkURL("BITBUCKET_WEB_URL", e.or("BITBUCKET_WEB_URL", "https://bitbucket.org")); err != nil {
+		if c.webURL, err = setting.URL("BITBUCKET_WEB_URL", e.Or("BITBUCKET_WEB_URL", "https://bitbucket.org")); err != nil {
 			return c, err
 		}
 		if c.clientSecret, err = clientSecret(e); err != nil {
 			return c, err
 		}
 	}
-	for name := range strings.SplitSeq(e["ALLOWED_BITBUCKET_WORKSPACES"], ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			c.allowed = append(c.allowed, name)
-		}
-	}
+	c.allowed = setting.List(e["ALLOWED_BITBUCKET_WORKSPACES"])
 	if c.trustBuilds, err = checkSwitch("RUNNERHUB_TRUST_BUILDS", e["RUNNERHUB_TRUST_BUILDS"]); err != nil {
 		return c, err
 	}
@@ -116,8 +93,8 @@ func readConfig(environ []string) (config, error) {
 		return c, err
 	}
 	if v := e["RUNNERHUB_CONCURRENCY"]; v != "" {
-		if c.concurrency, err = strconv.Atoi(v); err != nil || c.concurrency < 1 || c.concurrency > 1000 {
-			return c, fmt.Errorf("RUNNERHUB_CONCURRENCY is %q; it is a number of builds from 1 to 1000", v)
+		if c.concurrency, err = setting.Concurrency("RUNNERHUB_CONCURRENCY", v); err != nil {
+			return c, err
 		}
 	}
 	if v := e["RUNNERHUB_BUILD_USERS"]; v != "" {
@@ -134,7 +111,7 @@ const buildsBelow = "/var/lib/runnerhub-builds"
 
 // chooseBuilds finds the folder where builds work. It is outside the data: builds
 // have to get there, and nobody else may get to the data.
-func (c *config) chooseBuilds(e environment) error {
+func (c *config) chooseBuilds(e setting.Environment) error {
 	builds := e["RUNNERHUB_BUILDS"]
 	switch {
 	case builds == "" && os.Geteuid() == 0:
@@ -156,7 +133,7 @@ func (c *config) chooseBuilds(e environment) error {
 	return nil
 }
 
-func clientSecret(e environment) (secret.Text, error) {
+func clientSecret(e setting.Environment) (secret.Text, error) {
 	file, direct := e["BITBUCKET_CLIENT_SECRET_FILE"], e["BITBUCKET_CLIENT_SECRET"]
 	switch {
 	case file != "" && direct != "":
@@ -198,14 +175,6 @@ func checkSwitch(name, text string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("%s is %q; it is 1 or absent", name, text)
-}
-
-func checkURL(name, text string) (string, error) {
-	u, err := url.Parse(strings.TrimRight(text, "/"))
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%s is %q; it is an address such as https://ci.example.com", name, text)
-	}
-	return u.String(), nil
 }
 
 // reachable is a listen address as a client on this machine dials it.

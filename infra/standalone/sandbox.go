@@ -19,6 +19,7 @@ import (
 
 	"runnerhub/infra/sandbox"
 	"runnerhub/shared/secret"
+	"runnerhub/shared/setting"
 )
 
 // The sandbox runs as a process of its own, so that the server's memory and
@@ -114,12 +115,12 @@ func (s *sandboxChild) stop() error {
 
 // serveSandbox is the command "sandbox".
 func serveSandbox(ctx context.Context, environ []string, log *slog.Logger) error {
-	e := newEnvironment(environ)
-	listen := e.or("SANDBOX_LISTEN", "127.0.0.1:7990")
+	e := setting.Read(environ)
+	listen := e.Or("SANDBOX_LISTEN", "127.0.0.1:7990")
 	if err := checkListen("SANDBOX_LISTEN", listen); err != nil {
 		return err
 	}
-	client, password := e.or("BITBUCKET_CLIENT_ID", sandboxClient), e.or("BITBUCKET_CLIENT_SECRET", sandboxClient)
+	client, password := e.Or("BITBUCKET_CLIENT_ID", sandboxClient), e.Or("BITBUCKET_CLIENT_SECRET", sandboxClient)
 	supervised := e["SANDBOX_SUPERVISED"] != ""
 	if supervised {
 		line, err := bufio.NewReader(os.Stdin).ReadString('\n')
@@ -136,7 +137,7 @@ func serveSandbox(ctx context.Context, environ []string, log *slog.Logger) error
 	default:
 		return fmt.Errorf("SANDBOX_LOOPBACK_HOOKS is %q; it is 0, 1 or absent", v)
 	}
-	data, err := filepath.Abs(e.or("SANDBOX_DATA", "sandbox-data"))
+	data, err := filepath.Abs(e.Or("SANDBOX_DATA", "sandbox-data"))
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func serveSandbox(ctx context.Context, environ []string, log *slog.Logger) error
 	box, err := sandbox.New(sandbox.Deps{
 		Dir: data, PublicURL: address,
 		ClientID: client, ClientSecret: password,
-		CallbackURL:   e.or("SANDBOX_CALLBACK", "http://127.0.0.1:8080/auth/callback"),
+		CallbackURL:   e.Or("SANDBOX_CALLBACK", "http://127.0.0.1:8080/auth/callback"),
 		LoopbackHooks: loopbackHooks, Log: log, Now: time.Now,
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,11 +31,11 @@ import (
 	"runnerhub/shared/message"
 	"runnerhub/shared/queue"
 	queuefile "runnerhub/shared/queue/sqlite"
+	"runnerhub/shared/random"
 	"runnerhub/shared/refresh"
 	"runnerhub/shared/report"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/runner/process"
-	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
 	"runnerhub/shared/store"
 	"runnerhub/shared/sweep"
@@ -126,9 +125,6 @@ func unseamed() seams {
 		http:     func(t http.RoundTripper) http.RoundTripper { return t },
 	}
 }
-
-// newID makes ids: 130 random bits in [a-z2-7].
-func newID() string { return strings.ToLower(rand.Text()) }
 
 func serve(ctx context.Context, environ []string, log *slog.Logger) error {
 	return serveWith(ctx, environ, log, unseamed())
@@ -348,11 +344,11 @@ func slots(concurrency int) int { return 2*concurrency + 2 }
 func (s *server) useCases() error {
 	c := s.config
 	var err error
-	if s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: newID}); err != nil {
+	if s.store, err = store.New(store.Deps{Table: s.items, Now: time.Now, NewID: random.ID}); err != nil {
 		return err
 	}
 	if s.grants, err = grant.New(grant.Deps{
-		Store: s.store, Vault: s.tokens, Bitbucket: s.bitbucket, Now: time.Now, NewID: newID, Log: s.log,
+		Store: s.store, Vault: s.tokens, Bitbucket: s.bitbucket, Now: time.Now, NewID: random.ID, Log: s.log,
 	}); err != nil {
 		return err
 	}
@@ -364,13 +360,13 @@ func (s *server) useCases() error {
 		Runner: s.runner, RunnerName: runnerName, Platforms: []string{"linux"},
 		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted,
 		Address: s.process.Address(), BuildLog: s.buildLog,
-		Now: time.Now, NewID: newID, NewTicket: func() secret.Text { return secret.New(rand.Text() + rand.Text()) }, Log: s.log,
+		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: s.log,
 	}); err != nil {
 		return err
 	}
 	if s.report, err = report.New(report.Deps{
 		Store: s.store, Grants: s.grants, Deliveries: s.deliveries, Reports: s.reports,
-		PublicURL: c.publicURL, Now: time.Now, NewID: newID, Log: s.log,
+		PublicURL: c.publicURL, Now: time.Now, NewID: random.ID, Log: s.log,
 	}); err != nil {
 		return err
 	}
@@ -538,7 +534,7 @@ func (s *server) handler() (http.Handler, error) {
 	}
 	people, err := signin.New(signin.Deps{
 		Store: s.store, Bitbucket: s.bitbucket, Consent: consents, PublicURL: s.config.publicURL,
-		Allowed: s.config.allowed, Now: time.Now, NewID: newID, Log: s.log,
+		Allowed: s.config.allowed, Now: time.Now, NewID: random.ID, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -551,7 +547,7 @@ func (s *server) handler() (http.Handler, error) {
 		return nil, err
 	}
 	things, err := catalog.New(catalog.Deps{
-		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, OneWorkspace: s.restricted, Now: time.Now, NewID: newID,
+		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, OneWorkspace: s.restricted, Now: time.Now, NewID: random.ID,
 	})
 	if err != nil {
 		return nil, err
@@ -561,12 +557,9 @@ func (s *server) handler() (http.Handler, error) {
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
 			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Webhook(s.ingest),
 		},
-		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: newRef, Log: s.log,
+		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: random.Ref, Log: s.log,
 	})
 }
-
-// newRef names a request, short enough to be read out on the telephone.
-func newRef() string { return newID()[:12] }
 
 // every runs f at a rate until ctx ends.
 func (s *server) every(ctx context.Context, rate time.Duration, name string, f func(context.Context) error) {

@@ -13,8 +13,8 @@ import (
 	"runnerhub/shared/access"
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/ci"
-	"runnerhub/shared/consent"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 	"runnerhub/shared/vault"
@@ -172,7 +172,7 @@ func (c *Connect) hookSecret(ctx context.Context, app ci.App, id string) (store.
 	} else if !fault.Is(err, fault.NotFound) {
 		return store.Hook{}, secret.Text{}, fmt.Errorf("reading the hook: %w", err)
 	}
-	key := consent.NewSecret()
+	key := random.Secret()
 	sealed, err := vault.Seal(ctx, c.Hooks, binding, []byte(key.Reveal()))
 	if err != nil {
 		return store.Hook{}, secret.Text{}, fmt.Errorf("sealing the hook's secret: %w", err)

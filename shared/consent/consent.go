@@ -9,7 +9,6 @@ package consent
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -19,6 +18,7 @@ import (
 
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 )
@@ -63,7 +63,7 @@ func New(d Deps) (*Consent, error) {
 // of what the browser has to show again when it returns, and empty when there is
 // nothing to show: then the caller of Take has to compare something else.
 func (c *Consent) Begin(ctx context.Context, purpose Purpose, state store.OAuthState) (string, error) {
-	state.Verifier = NewSecret().Reveal()
+	state.Verifier = random.Secret().Reveal()
 	ticket, err := c.Keep(ctx, purpose, state)
 	if err != nil {
 		return "", err
@@ -81,7 +81,7 @@ func (c *Consent) Keep(ctx context.Context, purpose Purpose, state store.OAuthSt
 	state.Purpose = string(purpose)
 	state.ExpiresAt = c.Now().Add(Life)
 	// The purpose in front is for PurposeOf; that it was not changed shows in the hash.
-	ticket := secret.New(string(purpose) + "." + NewSecret().Reveal())
+	ticket := secret.New(string(purpose) + "." + random.Secret().Reveal())
 	if err := c.Store.PutOAuthState(ctx, ticket.Hash(), state); err != nil {
 		return secret.Text{}, fmt.Errorf("consent: keeping the state: %w", err)
 	}
@@ -138,6 +138,3 @@ func Denied(returnPath string) string {
 	u.RawQuery = query.Encode()
 	return u.String()
 }
-
-// NewSecret makes 260 random bits of [A-Z2-7], which is also a PKCE verifier.
-func NewSecret() secret.Text { return secret.New(rand.Text() + rand.Text()) }

@@ -9,6 +9,7 @@ import (
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/signin"
 )
@@ -18,7 +19,7 @@ import (
 func (a authGroup) login(c *call) (answer, error) {
 	browser := c.cookie(a.signInKey)
 	if !ourSecret(browser.Reveal()) {
-		browser = consent.NewSecret()
+		browser = random.Secret()
 	}
 	to, err := a.people.Begin(c.Context(), browser, c.query("return"))
 	if err != nil {
@@ -28,7 +29,7 @@ func (a authGroup) login(c *call) (answer, error) {
 	return redirect{to}, nil
 }
 
-// ourSecret reports whether s could be of consent.NewSecret.
+// ourSecret reports whether s could be of random.Secret.
 func ourSecret(s string) bool {
 	return len(s) == 52 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }

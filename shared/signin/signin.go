@@ -20,6 +20,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/consent"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 )
@@ -117,7 +118,7 @@ func (s *SignIn) Finish(ctx context.Context, r Return) (Session, error) {
 	if err != nil {
 		return Session{}, err
 	}
-	session := Session{Secret: consent.NewSecret(), ExpiresAt: s.Now().Add(SessionLife), Return: state.Return}
+	session := Session{Secret: random.Secret(), ExpiresAt: s.Now().Add(SessionLife), Return: state.Return}
 	stored := store.Session{User: user.ID, CreatedAt: s.Now(), ExpiresAt: session.ExpiresAt}
 	if err := s.Store.PutSession(ctx, session.Secret.Hash(), stored); err != nil {
 		return Session{}, fmt.Errorf("signin: storing the session: %w", err)

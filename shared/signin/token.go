@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"runnerhub/shared/consent"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/random"
 	"runnerhub/shared/secret"
 	"runnerhub/shared/store"
 )
@@ -43,7 +43,7 @@ func (s *SignIn) CreateToken(ctx context.Context, who Caller, name string, expir
 	if len(have.Items) >= maxTokens {
 		return Token{}, fault.New(fault.Conflict, "you have %d API tokens, which is the most: delete some", len(have.Items))
 	}
-	bearer := secret.New(tokenPrefix + consent.NewSecret().Reveal())
+	bearer := secret.New(tokenPrefix + random.Secret().Reveal())
 	stored := store.APIToken{
 		ID: s.NewID(), User: who.User.ID, Name: name, Hash: bearer.Hash(), CreatedAt: s.Now().UTC(), ExpiresAt: expires.UTC(),
 	}
