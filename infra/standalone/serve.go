@@ -370,7 +370,7 @@ func (s *server) useCases() error {
 	}); err != nil {
 		return err
 	}
-	if s.keeper, err = timekeeper.New(timekeeper.Deps{Store: s.store, Timetable: s.timers, Now: time.Now, NewID: newID}); err != nil {
+	if s.keeper, err = timekeeper.New(timekeeper.Deps{Store: s.store, Timetable: s.timers, Now: time.Now, NewID: random.ID}); err != nil {
 		return err
 	}
 	if s.sweep, err = sweep.New(sweep.Deps{
