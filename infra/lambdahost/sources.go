@@ -1,0 +1,184 @@
+package lambdahost
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"runnerhub/infra/template"
+)
+
+// receiveWait is how long one receive waits, in seconds. Lambda waits 20; a host that
+// stops waits for its receives, because a message that was handed to nobody stays hidden.
+const receiveWait = 1
+
+// source is an event source mapping: it receives batches from a queue, invokes the function,
+// and deletes what did not fail. What failed becomes visible again by the queue's own
+// time, or by that which the function set.
+type source struct {
+	template.Source
+	host     *Host
+	function *function
+	queue    template.Queue
+}
+
+// received is a message as SQS answers it.
+type received struct {
+	MessageID     string            `json:"MessageId"`
+	ReceiptHandle string            `json:"ReceiptHandle"`
+	Body          string            `json:"Body"`
+	MD5           string            `json:"MD5OfBody"`
+	Attributes    map[string]string `json:"Attributes"`
+}
+
+// run polls until ctx ends, and waits for what is at work.
+func (s *source) run(ctx context.Context) {
+	pollers := s.Concurrency
+	if pollers == 0 {
+		pollers = s.host.Instances
+	}
+	if s.function.Concurrency > 0 {
+		pollers = min(pollers, s.function.Concurrency)
+	}
+	var all sync.WaitGroup
+	for range pollers {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.once(ctx); err != nil && ctx.Err() == nil {
+					s.host.Log.Error("polling", "queue", s.queue.Name, "error", err)
+					pause(ctx, time.Second)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (s *source) once(ctx context.Context) error {
+	var batch struct {
+		Messages []received `json:"Messages"`
+	}
+	err := s.host.services.call(context.WithoutCancel(ctx), "sqs", "AmazonSQS.ReceiveMessage", map[string]any{
+		"QueueUrl": s.queue.URL, "MaxNumberOfMessages": min(s.BatchSize, 10), "WaitTimeSeconds": receiveWait,
+		"AttributeNames": []string{"All"}, "MessageSystemAttributeNames": []string{"All"},
+	}, &batch)
+	if err != nil || len(batch.Messages) == 0 {
+		return err
+	}
+	if ctx.Err() != nil {
+		return s.giveBack(context.WithoutCancel(ctx), batch.Messages)
+	}
+	return s.deliver(ctx, batch.Messages)
+}
+
+// giveBack makes messages visible that nobody was given.
+func (s *source) giveBack(ctx context.Context, messages []received) error {
+	for _, m := range messages {
+		err := s.host.services.call(ctx, "sqs", "AmazonSQS.ChangeMessageVisibility", map[string]any{
+			"QueueUrl": s.queue.URL, "ReceiptHandle": m.ReceiptHandle, "VisibilityTimeout": 0,
+		}, nil)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver invokes the function and deletes what it did not report as failed.
+func (s *source) deliver(ctx context.Context, messages []received) error {
+	event := events.SQSEvent{}
+	for _, m := range messages {
+		event.Records = append(event.Records, events.SQSMessage{
+			MessageId: m.MessageID, ReceiptHandle: m.ReceiptHandle, Body: m.Body, Md5OfBody: m.MD5, Attributes: m.Attributes,
+			MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs", EventSourceARN: s.queue.ARN, AWSRegion: s.host.Region,
+		})
+	}
+	payload, err := json.Marshal(event)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if s.host.Twice {
+		var other sync.WaitGroup
+		other.Go(func() { _, _ = s.function.invoke(ctx, payload) })
+		defer other.Wait()
+	}
+	answer, err := s.function.invoke(ctx, payload)
+	if err != nil {
+		return nil // logged; the batch comes again
+	}
+	failed, err := s.failed(answer, messages)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if slices.Contains(failed, m.MessageID) {
+			continue
+		}
+		err := s.host.services.call(ctx, "sqs", "AmazonSQS.DeleteMessage", map[string]any{"QueueUrl": s.queue.URL, "ReceiptHandle": m.ReceiptHandle}, nil)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failed answers the ids of what the function reports. An answer that is none, or names a message that was
+// not in the batch, means that all failed, as on AWS.
+func (s *source) failed(answer []byte, messages []received) ([]string, error) {
+	if !s.ReportsFailures {
+		return nil, nil
+	}
+	var out events.SQSEventResponse
+	if err := json.Unmarshal(answer, &out); err != nil {
+		return nil, fmt.Errorf("%s answered no batch response: %.200s", s.function.ID, answer)
+	}
+	var failed []string
+	for _, f := range out.BatchItemFailures {
+		if !slices.ContainsFunc(messages, func(m received) bool { return m.MessageID == f.ItemIdentifier }) {
+			return nil, fmt.Errorf("%s reports message %q as failed, which was not in its batch", s.function.ID, f.ItemIdentifier)
+		}
+		failed = append(failed, f.ItemIdentifier)
+	}
+	return failed, nil
+}
+
+// QueueState is how many messages a queue holds.
+type QueueState struct{ Visible, Hidden, Delayed int }
+
+// Queue answers the state of the queue of an id.
+func (h *Host) Queue(ctx context.Context, id string) (QueueState, error) {
+	for _, q := range h.Stack.Queues {
+		if q.ID != id {
+			continue
+		}
+		var out struct {
+			Attributes map[string]string `json:"Attributes"`
+		}
+		err := h.services.call(ctx, "sqs", "AmazonSQS.GetQueueAttributes", map[string]any{"QueueUrl": q.URL, "AttributeNames": []string{"All"}}, &out)
+		n := func(name string) int {
+			v, bad := strconv.Atoi(out.Attributes[name])
+			if bad != nil && err == nil {
+				err = fmt.Errorf("queue %s does not say %s", id, name)
+			}
+			return v
+		}
+		return QueueState{n("ApproximateNumberOfMessages"), n("ApproximateNumberOfMessagesNotVisible"), n("ApproximateNumberOfMessagesDelayed")}, err
+	}
+	return QueueState{}, fmt.Errorf("the template has no queue %s", id)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
