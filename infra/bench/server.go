@@ -21,6 +21,7 @@ import (
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/grant"
@@ -161,7 +162,7 @@ func (s *server) wire() (http.Handler, error) {
 		return nil, err
 	}
 	if s.bitbucket, err = bitbucket.New(bitbucket.Deps{
-		APIURL: c.Forge + "/2.0", WebURL: c.Forge, ClientID: consumerID, ClientSecret: secret.New(consumerSecret),
+		APIURL: c.Forge + "/2.0", WebURL: c.Forge, ClientID: consumerID, ClientSecret: credential.Fixed(secret.New(consumerSecret)),
 		CallbackURL: c.url() + "/auth/callback", HTTP: bitbucket.NewHTTPClient(), Now: time.Now,
 	}); err != nil {
 		return nil, err

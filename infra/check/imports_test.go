@@ -21,7 +21,7 @@ func layers() []layer {
 	return []layer{
 		{"words that everything uses", "secret fault"},
 		{"the vocabulary", "ci"},
-		{contracts, "table queue blob vault runner timetable buildlog"},
+		{contracts, "table queue blob vault runner timetable buildlog credential"},
 		{"pure packages, a Bitbucket client, what drivers have in common", "pipeline bitbucket datafile amazon crashtest random setting"},
 		{drivers, ""},
 		{"what is persisted; what stands inside a build", "store agent"},

@@ -23,6 +23,7 @@ import (
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/grant"
@@ -237,7 +238,7 @@ func (s *server) open(ctx context.Context) error {
 	client := bitbucket.NewHTTPClient()
 	client.Transport = s.seams.http(client.Transport)
 	s.bitbucket, err = bitbucket.New(bitbucket.Deps{
-		APIURL: c.apiURL, WebURL: c.webURL, ClientID: c.clientID, ClientSecret: c.clientSecret,
+		APIURL: c.apiURL, WebURL: c.webURL, ClientID: c.clientID, ClientSecret: credential.Fixed(c.clientSecret),
 		CallbackURL: c.publicURL + "/auth/callback", HTTP: client, Now: time.Now,
 	})
 	if err != nil {

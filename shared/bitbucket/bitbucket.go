@@ -27,7 +27,7 @@ import (
 
 	"golang.org/x/oauth2"
 
-	"runnerhub/shared/secret"
+	"runnerhub/shared/credential"
 )
 
 // Deps is what a Bitbucket needs.
@@ -38,13 +38,14 @@ type Deps struct {
 	// ClientID and ClientSecret are those of the OAuth consumer, CallbackURL the
 	// one address configured there; Bitbucket wants an exact match.
 	ClientID     string
-	ClientSecret secret.Text
+	ClientSecret credential.Credential
 	CallbackURL  string
 
 	HTTP *http.Client // see NewHTTPClient; its redirect policy and cookies are not used
 	Now  func() time.Time
 
-	// Timeout bounds the time one call spends at Bitbucket, retries included.
+	// Timeout bounds the time one call spends at Bitbucket, retries and asking for the
+	// client's secret included.
 	// Zero means 10 seconds.
 	Timeout time.Duration
 }
@@ -54,8 +55,8 @@ type Deps struct {
 type Bitbucket struct {
 	api, web *url.URL
 	http     *http.Client
-	oauth    oauth2.Config
-	secret   secret.Text
+	oauth    oauth2.Config // without the secret: see obtain
+	secret   credential.Credential
 	now      func() time.Time
 	timeout  time.Duration
 }
@@ -75,7 +76,7 @@ func New(d Deps) (*Bitbucket, error) {
 	switch {
 	case err != nil || callback.Host == "" || (callback.Scheme != "https" && callback.Scheme != "http"):
 		return nil, errors.New("bitbucket: CallbackURL is no absolute http address")
-	case d.ClientID == "" || d.ClientSecret.Empty():
+	case d.ClientID == "" || d.ClientSecret == nil:
 		return nil, errors.New("bitbucket: ClientID and ClientSecret are needed")
 	case d.HTTP == nil || d.Now == nil:
 		return nil, errors.New("bitbucket: HTTP and Now are needed")
@@ -93,9 +94,8 @@ func New(d Deps) (*Bitbucket, error) {
 	return &Bitbucket{
 		api: api, web: web, http: &client, secret: d.ClientSecret, now: d.Now, timeout: d.Timeout,
 		oauth: oauth2.Config{
-			ClientID:     d.ClientID,
-			ClientSecret: d.ClientSecret.Reveal(),
-			RedirectURL:  d.CallbackURL,
+			ClientID:    d.ClientID,
+			RedirectURL: d.CallbackURL,
 			Endpoint: oauth2.Endpoint{
 				AuthURL:   web.String() + "/site/oauth2/authorize",
 				TokenURL:  web.String() + "/site/oauth2/access_token",

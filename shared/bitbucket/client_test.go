@@ -38,7 +38,7 @@ func TestNewRefuses(t *testing.T) {
 		"user in the address":   func(d *bitbucket.Deps) { d.APIURL = "https://u:p@example.com" },
 		"query in the address":  func(d *bitbucket.Deps) { d.APIURL = "https://example.com?x=1" },
 		"no client id":          func(d *bitbucket.Deps) { d.ClientID = "" },
-		"no client secret":      func(d *bitbucket.Deps) { d.ClientSecret = secret.Text{} },
+		"no client secret":      func(d *bitbucket.Deps) { d.ClientSecret = nil },
 		"no callback":           func(d *bitbucket.Deps) { d.CallbackURL = "" },
 		"relative callback":     func(d *bitbucket.Deps) { d.CallbackURL = "/auth/callback" },
 		"no HTTP":               func(d *bitbucket.Deps) { d.HTTP = nil },

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/credential"
 	"runnerhub/shared/secret"
 )
 
@@ -23,6 +24,8 @@ const (
 	head      = "dfbccd9f778eb9450a1a3c5a97817b26bd031096"
 	shopPath  = "/2.0/repositories/%7B%7D/%7Be959ee76-68fd-5175-9ec1-b42f84a2ce0b%7D"
 	goodToken = "access-token-of-alice"
+
+	clientSecret = "consumer-secret"
 )
 
 // noon is a clock that stands.
@@ -67,7 +70,7 @@ func (f *forge) requests() []seen {
 func (f *forge) deps() bitbucket.Deps {
 	return bitbucket.Deps{
 		APIURL: f.URL + "/2.0", WebURL: f.URL,
-		ClientID: "consumer", ClientSecret: secret.New("consumer-secret"), CallbackURL: "https://ci.example.com/auth/callback",
+		ClientID: "consumer", ClientSecret: credential.Fixed(secret.New(clientSecret)), CallbackURL: "https://ci.example.com/auth/callback",
 		HTTP: bitbucket.NewHTTPClient(), Now: noon, Timeout: 5 * time.Second,
 	}
 }

@@ -77,8 +77,8 @@ func (b *Bitbucket) AuthorizeURL(state, verifier string) string {
 // again. The code is single-use, so nothing is repeated.
 func (b *Bitbucket) Exchange(ctx context.Context, code, verifier string) (Token, error) {
 	grant := grantRequest{"exchanging the sign-in code", fault.Invalid, []secret.Text{secret.New(code), secret.New(verifier)}}
-	return b.obtain(ctx, grant, func(ctx context.Context) (*oauth2.Token, error) {
-		return b.oauth.Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	return b.obtain(ctx, grant, func(ctx context.Context, client *oauth2.Config) (*oauth2.Token, error) {
+		return client.Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	})
 }
 
@@ -95,8 +95,8 @@ func (b *Bitbucket) Refresh(ctx context.Context, refresh secret.Text) (Token, er
 		return Token{}, fault.New(fault.Internal, "bitbucket: refresh without a token")
 	}
 	grant := grantRequest{"refreshing the access", fault.Revoked, []secret.Text{refresh}}
-	return b.obtain(ctx, grant, func(ctx context.Context) (*oauth2.Token, error) {
-		return b.oauth.TokenSource(ctx, &oauth2.Token{RefreshToken: refresh.Reveal()}).Token()
+	return b.obtain(ctx, grant, func(ctx context.Context, client *oauth2.Config) (*oauth2.Token, error) {
+		return client.TokenSource(ctx, &oauth2.Token{RefreshToken: refresh.Reveal()}).Token()
 	})
 }
 
@@ -108,17 +108,47 @@ type grantRequest struct {
 	private []secret.Text
 }
 
-func (b *Bitbucket) obtain(ctx context.Context, g grantRequest, ask func(context.Context) (*oauth2.Token, error)) (Token, error) {
+// askFunc calls the token endpoint once.
+type askFunc func(ctx context.Context, client *oauth2.Config) (*oauth2.Token, error)
+
+// obtain asks with the client's secret. Bitbucket refuses a secret that was replaced in the words in which it
+// refuses a code or a token; so before a refusal is believed, the secret is looked up again, and when it
+// has become another one, that is tried: a client that was refused has used up nothing.
+func (b *Bitbucket) obtain(ctx context.Context, g grantRequest, ask askFunc) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
+	client, err := b.secret.Get(ctx, secret.Text{})
+	if err != nil {
+		return Token{}, fmt.Errorf("bitbucket: the client's secret for %s: %w", g.doing, err)
+	}
+	token, refused, err := b.obtainAs(ctx, g, client, ask)
+	if !refused {
+		return token, err
+	}
+	now, secretErr := b.secret.Get(ctx, client)
+	if secretErr != nil {
+		return Token{}, fmt.Errorf("bitbucket: the client's secret after a refusal, %s: %w", g.doing, secretErr)
+	}
+	if now.Equal(client) {
+		return Token{}, err
+	}
+	token, _, err = b.obtainAs(ctx, g, now, ask)
+	return token, err
+}
+
+// obtainAs asks once. Refused says that it may have been the client which Bitbucket did not accept.
+func (b *Bitbucket) obtainAs(ctx context.Context, g grantRequest, client secret.Text, ask askFunc) (token Token, refused bool, err error) {
+	g.private = append(g.private, client)
 	ctx, sent := traceSent(ctx)
 	asked := b.now()
-	raw, err := ask(context.WithValue(ctx, oauth2.HTTPClient, b.http))
+	config := b.oauth
+	config.ClientSecret = client.Reveal()
+	raw, err := ask(context.WithValue(ctx, oauth2.HTTPClient, b.http), &config)
 	if err != nil {
-		return Token{}, b.explain(g, err, sent())
+		return Token{}, refusesClient(err), b.explain(g, err, sent())
 	}
 	if len(raw.AccessToken) > maxToken || len(raw.RefreshToken) > maxToken {
-		return Token{}, fault.New(fault.TooLarge, "Bitbucket, %s: a token of more than %d characters", g.doing, maxToken)
+		return Token{}, false, fault.New(fault.TooLarge, "Bitbucket, %s: a token of more than %d characters", g.doing, maxToken)
 	}
 	life := time.Duration(raw.ExpiresIn) * time.Second
 	if life <= 0 {
@@ -129,7 +159,7 @@ func (b *Bitbucket) obtain(ctx context.Context, g grantRequest, ask func(context
 		Refresh:   secret.New(raw.RefreshToken),
 		ExpiresAt: asked.Add(life),
 		Scopes:    append(scopes(raw.Extra("scope")), scopes(raw.Extra("scopes"))...),
-	}, nil
+	}, false, nil
 }
 
 // scopes reads both spellings Bitbucket has used: since May 2026 "scope", before
@@ -166,7 +196,7 @@ func (b *Bitbucket) explain(g grantRequest, err error, sent bool) error {
 		// A wrong client id or secret, address or request: ours to mend.
 		kind = fault.Internal
 	}
-	said := redact(plain(refused.ErrorCode+" "+refused.ErrorDescription, 200), append(g.private, b.secret)...)
+	said := redact(plain(refused.ErrorCode+" "+refused.ErrorDescription, 200), g.private...)
 	e := fault.New(kind, "Bitbucket, %s: %s (%d)", g.doing, meaning(kind), status)
 	e.Cause = fmt.Errorf("the token endpoint said %q", said)
 	if kind == fault.RateLimited {
@@ -181,13 +211,25 @@ func refusesGrant(code string) bool {
 	return code == "unauthorized_client" || code == "invalid_request" || code == "invalid_grant"
 }
 
+// refusesClient reports whether a refusal may be about the client: Bitbucket says so with a
+// code that it uses for tokens as well, and others with a 401.
+func refusesClient(err error) bool {
+	var e *oauth2.RetrieveError
+	if !errors.As(err, &e) || e.Response == nil {
+		return false
+	}
+	status := e.Response.StatusCode
+	return status == http.StatusUnauthorized ||
+		status == http.StatusBadRequest && (e.ErrorCode == "unauthorized_client" || e.ErrorCode == "invalid_client")
+}
+
 func (b *Bitbucket) unanswered(g grantRequest, err error, sent bool) error {
 	kind := fault.Unavailable
 	if sent {
 		kind = fault.Unknown
 	}
 	e := fault.New(kind, "Bitbucket, %s: no usable answer", g.doing)
-	if text := redact(plain(err.Error(), 300), append(g.private, b.secret)...); text != "" {
+	if text := redact(plain(err.Error(), 300), g.private...); text != "" {
 		e.Cause = errors.New(text)
 	}
 	return e

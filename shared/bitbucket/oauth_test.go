@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -243,5 +244,80 @@ func TestCancelledGrant(t *testing.T) {
 	})
 	if _, err := f.bitbucket(t).Refresh(ctx, secret.New("old")); !fault.Is(err, fault.Unknown) {
 		t.Errorf("%v is of kind %v", err, fault.KindOf(err))
+	}
+}
+
+// rotating is a client secret that was replaced; what was read before is answered until it is refused.
+type rotating struct {
+	mu        sync.Mutex
+	kept, now string
+	err       error // of looking it up again
+	asked     int
+}
+
+func (r *rotating) Get(_ context.Context, refused secret.Text) (secret.Text, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked++
+	if refused.Equal(secret.New(r.kept)) {
+		if r.err != nil {
+			return secret.Text{}, r.err
+		}
+		r.kept = r.now
+	}
+	return secret.New(r.kept), nil
+}
+
+// Bitbucket refuses a wrong client secret like a dead token. It is believed when the secret is known to be the right one.
+func TestReplacedClientSecret(t *testing.T) {
+	t.Parallel()
+	refusal := says(400, "application/json", `{"error":"unauthorized_client","error_description":"Invalid OAuth client credentials"}`)
+	away := fault.New(fault.Unavailable, "no answer")
+	for name, c := range map[string]struct {
+		kept, now string
+		err       error
+		answer    http.HandlerFunc // to the right secret
+		refused   http.HandlerFunc // to another one
+		kind      fault.Kind
+		ok        bool
+		calls     int // to Bitbucket
+		asked     int // for the secret
+	}{
+		"replaced":                        {kept: "old", now: "right", refused: refusal, ok: true, calls: 2, asked: 2},
+		"replaced, 401":                   {kept: "old", now: "right", refused: says(401, "application/json", `{"error":"invalid_client"}`), ok: true, calls: 2, asked: 2},
+		"the right one, a dead token":     {kept: "right", now: "right", answer: refusal, kind: fault.Revoked, calls: 1, asked: 2},
+		"replaced, and a dead token":      {kept: "old", now: "right", refused: refusal, answer: refusal, kind: fault.Revoked, calls: 2, asked: 2},
+		"replaced by a wrong one":         {kept: "old", now: "wrong", refused: refusal, kind: fault.Revoked, calls: 2, asked: 2},
+		"nobody knows":                    {kept: "old", now: "right", err: away, refused: refusal, kind: fault.Unavailable, calls: 1, asked: 2},
+		"another refusal":                 {kept: "old", now: "right", refused: says(400, "application/json", `{"error":"invalid_grant"}`), kind: fault.Revoked, calls: 1, asked: 1},
+		"replaced, and no answer to that": {kept: "old", now: "right", refused: refusal, answer: hangsUp, kind: fault.Unknown, calls: 2, asked: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if c.answer == nil {
+				c.answer = says(200, "application/json", `{"access_token":"a","refresh_token":"r","expires_in":60}`)
+			}
+			f := newForge(t, func(w http.ResponseWriter, r *http.Request) {
+				if _, password, _ := r.BasicAuth(); password == "right" {
+					c.answer(w, r)
+				} else {
+					c.refused(w, r)
+				}
+			})
+			client := &rotating{kept: c.kept, now: c.now, err: c.err}
+			b := f.bitbucket(t, func(d *bitbucket.Deps) { d.ClientSecret = client })
+			_, err := b.Refresh(t.Context(), secret.New("old"))
+			if c.ok != (err == nil) || !c.ok && !fault.Is(err, c.kind) {
+				t.Errorf("%v of kind %v", err, fault.KindOf(err))
+			}
+			if n := len(f.requests()); n != c.calls || client.asked != c.asked {
+				t.Errorf("%d calls, asked %d times for the secret", n, client.asked)
+			}
+		})
+	}
+	f := newForge(t, http.NotFound)
+	b := f.bitbucket(t, func(d *bitbucket.Deps) { d.ClientSecret = &rotating{err: away} })
+	if _, err := b.Exchange(t.Context(), "c0de", verifier); !fault.Is(err, fault.Unavailable) || len(f.requests()) != 0 {
+		t.Errorf("without a secret: %v after %d calls", err, len(f.requests()))
 	}
 }

@@ -21,7 +21,7 @@ const (
 // refusal turns an answer from 400 on into an error.
 func (b *Bitbucket) refusal(r request, resp *http.Response, body []byte, token secret.Text) error {
 	kind := kindOf(resp.StatusCode, r.method)
-	said := redact(envelope(body), token, r.private, b.secret)
+	said := redact(envelope(body), token, r.private)
 	if said != "" {
 		said = ": " + said
 	}

@@ -54,7 +54,7 @@ func newTrial(t *testing.T) *trial {
 	d.APIURL, d.WebURL, d.Now = tr.url+"/2.0", tr.url, tr.clock
 	var err error
 	tr.sandbox, err = sandbox.New(sandbox.Deps{
-		PublicURL: tr.url, ClientID: d.ClientID, ClientSecret: d.ClientSecret.Reveal(), CallbackURL: d.CallbackURL,
+		PublicURL: tr.url, ClientID: d.ClientID, ClientSecret: clientSecret, CallbackURL: d.CallbackURL,
 		LoopbackHooks: true, Log: slog.New(slog.DiscardHandler), Now: tr.clock,
 	})
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/grant"
@@ -125,7 +126,7 @@ func newBed(t *testing.T, o options) *bed {
 	b.logs, err = files.New(files.Deps{Dir: filepath.Join(dir, "logs")})
 	b.ok(err)
 	bb, err := bitbucket.New(bitbucket.Deps{
-		APIURL: b.forge.address + "/2.0", WebURL: b.forge.address, ClientID: "client", ClientSecret: secret.New("client-secret"),
+		APIURL: b.forge.address + "/2.0", WebURL: b.forge.address, ClientID: "client", ClientSecret: credential.Fixed(secret.New("client-secret")),
 		CallbackURL: callback, HTTP: bitbucket.NewHTTPClient(), Now: b.now,
 	})
 	b.ok(err)

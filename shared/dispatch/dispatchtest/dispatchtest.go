@@ -27,6 +27,7 @@ import (
 	"runnerhub/shared/bitbucket"
 	logfiles "runnerhub/shared/buildlog/files"
 	"runnerhub/shared/ci"
+	"runnerhub/shared/credential"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/grant"
 	"runnerhub/shared/message"
@@ -129,7 +130,7 @@ func (b *Bench) makeParts() {
 	b.Transport.next = bitbucket.NewHTTPClient().Transport
 	var err error
 	b.Bitbucket, err = bitbucket.New(bitbucket.Deps{
-		APIURL: b.URL + "/2.0", WebURL: b.URL, ClientID: "client", ClientSecret: secret.New("client-secret"),
+		APIURL: b.URL + "/2.0", WebURL: b.URL, ClientID: "client", ClientSecret: credential.Fixed(secret.New("client-secret")),
 		CallbackURL: "http://127.0.0.1:1/auth/callback", HTTP: &http.Client{Transport: b.Transport}, Now: b.Clock.Now,
 	})
 	b.Must(err)
