@@ -87,27 +87,40 @@ func (d *Dispatch) base(ctx context.Context, record store.Delivery) (candidate, 
 	case event.Kind == ci.EventPush && len(event.Changes) == 0:
 		return none, whole(ci.Skipped, "the push has no changes"), nil
 	}
-	tie, err := d.Store.Repository(ctx, record.App)
+	c, tied, err := d.subject(ctx, record.App)
+	switch {
+	case err != nil:
+		return none, nil, err
+	case !tied:
+		return none, whole(ci.Skipped, "%s", noRepository), nil
+	case event.Repository != c.tie.UUID:
+		return none, whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, c.tie.FullName), nil
+	}
+	c.delivery, c.received = record.ID, record.ReceivedAt
+	return c, nil, nil
+}
+
+const noRepository = "the app has no repository any more"
+
+// subject answers what all candidates of an app have in common. Tied is false when the app has
+// no repository.
+func (d *Dispatch) subject(ctx context.Context, id string) (c candidate, tied bool, err error) {
+	tie, err := d.Store.Repository(ctx, id)
 	if fault.Is(err, fault.NotFound) {
-		return none, whole(ci.Skipped, "the app has no repository any more"), nil
+		return candidate{}, false, nil
 	}
 	if err != nil {
-		return none, nil, fmt.Errorf("dispatch: %w", err)
+		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
 	}
-	if event.Repository != tie.UUID {
-		return none, whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, tie.FullName), nil
-	}
-	app, err := d.Store.App(ctx, record.App)
+	app, err := d.Store.App(ctx, id)
 	if err != nil {
-		return none, nil, fmt.Errorf("dispatch: %w", err)
+		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
 	}
 	client, err := d.Clients.Client(ctx, tie.Connection)
 	if err != nil {
-		return none, nil, fmt.Errorf("dispatch: %w", err)
+		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
 	}
-	return candidate{
-		app: app, tie: tie, client: client, seen: newSeen(), delivery: record.ID, received: record.ReceivedAt,
-	}, nil, nil
+	return candidate{app: app, tie: tie, client: client, seen: newSeen()}, true, nil
 }
 
 // changes decides the changes of a push that are not decided. It stops in time for what
@@ -406,8 +419,9 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ve
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)
 	}
-	// An earlier run of this very delivery may have made it and died.
-	if !created && b.Delivery != c.delivery {
+	// An earlier run of this very delivery, or of a schedule's minute, may have made it and
+	// died. In the latter case a branch can have moved since.
+	if !created && (b.Delivery != c.delivery || b.Commit != c.commit) {
 		return []ci.Decision{{Ref: c.ref, Verdict: ci.AlreadyBuilt, Reason: fmt.Sprintf("already built as #%d", b.Number), Build: b.ID, Number: b.Number}}, nil
 	}
 	ref := store.StatusOf(b)

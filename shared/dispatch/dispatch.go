@@ -85,7 +85,8 @@ func New(d Deps) (*Dispatch, error) {
 
 // Handle is the queue.Handler of the queue "deliveries". Whatever goes wrong with a
 // delivery, its message is kept: that is somebody's event, and Bitbucket has been
-// told that it is safe. The other messages only ask for what the sweep asks for again.
+// told that it is safe. So is the minute of a schedule, of which nobody tells again. The
+// other messages only ask for what the sweep asks for again.
 func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 	msg, err := message.Read[message.Dispatch](m)
 	if err != nil {
@@ -96,6 +97,8 @@ func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 		return kept(d.delivery(ctx, msg))
 	case msg.Again != "":
 		return kept(d.again(ctx, msg))
+	case msg.Schedule != "":
+		return kept(d.minute(ctx, msg))
 	case msg.Admit != "":
 		return d.Admit(ctx)
 	case msg.Start != "":
@@ -109,7 +112,7 @@ func kept(err error) error {
 	if err == nil || queue.Keeps(err) {
 		return err
 	}
-	return fault.Wrap(fault.Internal, err, "a delivery could not be decided")
+	return fault.Wrap(fault.Internal, err, "a delivery or a minute could not be decided")
 }
 
 // delivery decides a webhook request that has arrived.

@@ -1,8 +1,9 @@
 // Package message is what use cases leave for each other in queues. Use cases do
 // not call each other: they change the state, then leave a message, and the sweep
 // leaves it again when it got lost. Every message may come twice; each names
-// something stored, whose state says whether anything is left to do. The one
-// exception is a delivery, which is stored nowhere else yet.
+// something stored, whose state says whether anything is left to do. The
+// exceptions are a delivery, which is stored nowhere else yet, and the minute of a
+// schedule, which the timetable leaves.
 package message
 
 import (
@@ -18,7 +19,7 @@ import (
 )
 
 // Dispatch is a message of the queue "deliveries". One field is set, or
-// Start and Attempt.
+// Start and Attempt, or Schedule and Minute.
 type Dispatch struct {
 	Delivery *Delivery `json:"delivery,omitempty"`
 	Again    string    `json:"again,omitempty"` // id of a recorded delivery: decide what is undecided
@@ -27,6 +28,10 @@ type Dispatch struct {
 	// Attempt goes with Start: the attempt that did not get going. Once the build has
 	// another one the message says nothing new.
 	Attempt string `json:"attempt,omitempty"`
+	// Schedule and Minute are a timetable.Due, which is published as it is: this minute of
+	// the schedule has come.
+	Schedule string `json:"schedule,omitempty"`
+	Minute   string `json:"minute,omitempty"`
 }
 
 // Delivery is a verified webhook request as it came.
