@@ -29,6 +29,7 @@ func scripts() []script {
 		{"tenants", tenants},
 		{"webhooks", webhooks},
 		{"many pushes", manyPushes},
+		{"schedule", schedule},
 	}
 }
 

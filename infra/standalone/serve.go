@@ -37,6 +37,7 @@ import (
 	"runnerhub/shared/report"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/runner/process"
+	"runnerhub/shared/schedule"
 	"runnerhub/shared/signin"
 	"runnerhub/shared/store"
 	"runnerhub/shared/sweep"
@@ -431,6 +432,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	atWork.Go(func() {
 		queue.Consumer{Queue: s.deliveries, Handle: s.dispatch.Handle, Workers: deciders, Name: "deliveries", Log: s.log}.Run(deciding)
 	})
+	atWork.Go(func() { s.timers.Run(deciding) })
 	atWork.Go(func() { s.every(deciding, sweepEvery, "sweep", s.sweep.Run) })
 	atWork.Go(func() { s.every(deciding, sweepEvery, "refresh", s.refresh.Run) })
 	atWork.Go(func() { s.every(deciding, cleanEvery, "clean", s.clean) })
@@ -553,10 +555,14 @@ func (s *server) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	plans, err := schedule.New(schedule.Deps{Store: s.store, Timekeeper: s.keeper, Now: time.Now, NewID: random.ID, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
 	return httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
-			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Webhook(s.ingest),
+			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Schedules(plans), httpapi.Webhook(s.ingest),
 		},
 		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: random.Ref, Log: s.log,
 	})
