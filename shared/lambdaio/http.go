@@ -1,18 +1,17 @@
-// Package lambdaio turns the events of AWS Lambda into what the rest of the code
-// takes, and answers into what Lambda wants. It knows the shapes of events and
-// nothing of what they mean.
 package lambdaio
 
 import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/shared/fault"
 )
@@ -20,18 +19,70 @@ import (
 // HTTP answers the handler of an API Gateway HTTP API (payload format 2.0) that
 // serves h. The gateway sends header names in lower case and may send the body in base64,
 // whatever its type: h sees the bytes as the client sent them, which is what
-// signatures are made over.
-func HTTP(h http.Handler) func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
-	return func(ctx context.Context, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
-		r, err := request(ctx, e)
-		if err != nil {
-			return events.APIGatewayV2HTTPResponse{StatusCode: http.StatusBadRequest}, nil
-		}
-		w := &answer{header: http.Header{}}
-		h.ServeHTTP(w, r)
-		w.WriteHeader(http.StatusOK) // unless the handler did
-		return w.response(), nil
+// signatures are made over. Any other event is an error.
+func HTTP(h http.Handler) lambda.Handler { return gateway{h} }
+
+type gateway struct{ http.Handler }
+
+// call is what is needed of an event of the gateway; there is more in it.
+type call struct {
+	Version         string            `json:"version"`
+	RawPath         string            `json:"rawPath"`
+	RawQueryString  string            `json:"rawQueryString"`
+	Cookies         []string          `json:"cookies"`
+	Headers         map[string]string `json:"headers"`
+	Body            string            `json:"body"`
+	IsBase64Encoded bool              `json:"isBase64Encoded"`
+	RequestContext  struct {
+		DomainName string `json:"domainName"`
+		HTTP       struct {
+			Method   string `json:"method"`
+			SourceIP string `json:"sourceIp"`
+		} `json:"http"`
+	} `json:"requestContext"`
+}
+
+// reply is what the gateway wants.
+type reply struct {
+	StatusCode      int               `json:"statusCode"`
+	Headers         map[string]string `json:"headers,omitempty"`
+	Cookies         []string          `json:"cookies,omitempty"`
+	Body            string            `json:"body"`
+	IsBase64Encoded bool              `json:"isBase64Encoded"`
+}
+
+// Invoke implements lambda.Handler.
+func (g gateway) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	var c call
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return nil, undecodable(err)
 	}
+	if c.Version != "2.0" || c.RequestContext.HTTP.Method == "" {
+		return nil, fmt.Errorf("lambdaio: this is no event of an HTTP API in payload format 2.0 (its version is %.20q), and nothing else is served here", c.Version)
+	}
+	r, err := request(ctx, c)
+	if err != nil {
+		return encode(reply{StatusCode: http.StatusBadRequest})
+	}
+	w := &answer{header: http.Header{}}
+	g.ServeHTTP(w, r)
+	w.WriteHeader(http.StatusOK) // unless the handler did
+	return encode(w.reply())
+}
+
+// undecodable hides what could not be decoded: it may hold what no log should.
+func undecodable(err error) error {
+	return fmt.Errorf("lambdaio: the event is not the JSON that is expected (%T)", err)
+}
+
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // nobody takes it for a page, and escaped it would be longer
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("lambdaio: encoding an answer: %w", err)
+	}
+	return b.Bytes(), nil
 }
 
 // answer is a whole answer in memory: Lambda sends it in one piece.
@@ -58,38 +109,38 @@ func (a *answer) Write(b []byte) (int, error) {
 }
 
 // request rebuilds what the client sent.
-func request(ctx context.Context, e events.APIGatewayV2HTTPRequest) (*http.Request, error) {
-	body := []byte(e.Body)
-	if e.IsBase64Encoded {
+func request(ctx context.Context, c call) (*http.Request, error) {
+	body := []byte(c.Body)
+	if c.IsBase64Encoded {
 		var err error
-		if body, err = base64.StdEncoding.DecodeString(e.Body); err != nil {
+		if body, err = base64.StdEncoding.DecodeString(c.Body); err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "the body is not the base64 it is said to be")
 		}
 	}
-	u, err := url.Parse(e.RawPath)
+	u, err := url.Parse(c.RawPath)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the path is not one")
 	}
-	u.RawQuery = e.RawQueryString
-	r, err := http.NewRequestWithContext(ctx, e.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
+	u.RawQuery = c.RawQueryString
+	r, err := http.NewRequestWithContext(ctx, c.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the request is not one")
 	}
-	for name, value := range e.Headers { // several values of a name come joined by commas
+	for name, value := range c.Headers { // several values of a name come joined by commas
 		r.Header.Set(name, value)
 	}
-	if len(e.Cookies) > 0 {
-		r.Header.Set("Cookie", strings.Join(e.Cookies, "; "))
+	if len(c.Cookies) > 0 {
+		r.Header.Set("Cookie", strings.Join(c.Cookies, "; "))
 	}
-	r.Host = e.RequestContext.DomainName
+	r.Host = c.RequestContext.DomainName
 	r.RequestURI = u.RequestURI()
-	r.RemoteAddr = e.RequestContext.HTTP.SourceIP + ":0"
+	r.RemoteAddr = c.RequestContext.HTTP.SourceIP + ":0"
 	return r, nil
 }
 
-// response keeps cookies apart, which must not be joined, and sends as base64 what is no text.
-func (a *answer) response() events.APIGatewayV2HTTPResponse {
-	out := events.APIGatewayV2HTTPResponse{StatusCode: a.status, Headers: map[string]string{}}
+// reply keeps cookies apart, which must not be joined, and sends as base64 what is no text.
+func (a *answer) reply() reply {
+	out := reply{StatusCode: a.status, Headers: make(map[string]string, len(a.header))}
 	for name, values := range a.header {
 		if name == "Set-Cookie" {
 			out.Cookies = values

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/shared/fault"
 	"runnerhub/shared/httpapi"
@@ -44,8 +46,24 @@ func (h hooks) Hook(_ context.Context, id string) (store.Hook, error) {
 	return h.hook, nil
 }
 
-// gateway is the real HTTP API with the real ingest behind the gateway's events.
-func gateway(t *testing.T) (*inbox, func(context.Context, events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error)) {
+// send hands an event to a handler as AWS's own types have it, and reads the answer as they do.
+func send(t *testing.T, h lambda.Handler, e events.APIGatewayV2HTTPRequest) (events.APIGatewayV2HTTPResponse, error) {
+	t.Helper()
+	e.Version = "2.0"
+	payload, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r events.APIGatewayV2HTTPResponse
+	out, err := h.Invoke(t.Context(), payload)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// real is the real HTTP API with the real ingest behind the gateway's events.
+func real(t *testing.T) (*inbox, lambda.Handler) {
 	t.Helper()
 	keys, err := keyfile.New(keyfile.Deps{Path: t.TempDir() + "/key", Name: "hooks"})
 	if err != nil {
@@ -90,10 +108,13 @@ func delivery(body string, base64Encoded bool, signature string) events.APIGatew
 
 func TestSignaturesAreOverTheClientsBytes(t *testing.T) {
 	t.Parallel()
-	const body = "{\"push\": {\"changes\": []},\r\n \"odd\": \"\xff\"}" // not even UTF-8
-	mac := hmac.New(sha256.New, []byte("secret"))
-	_, _ = io.WriteString(mac, body)
-	good := "sha256=" + hex.EncodeToString(mac.Sum(nil))
+	const body, odd = "{\"push\": {\"changes\": []},\r\n \"odd\": \"é\"}", "{\"odd\": \"\xff\"}" // not even UTF-8
+	sign := func(body string) string {
+		mac := hmac.New(sha256.New, []byte("secret"))
+		_, _ = io.WriteString(mac, body)
+		return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+	}
+	good := sign(body)
 	bad := "sha256=" + strings.Repeat("0", 64)
 	for name, test := range map[string]struct {
 		event events.APIGatewayV2HTTPRequest
@@ -102,13 +123,14 @@ func TestSignaturesAreOverTheClientsBytes(t *testing.T) {
 	}{
 		"plain":                 {delivery(body, false, good), 200, 1},
 		"base64":                {delivery(body, true, good), 200, 1},
+		"base64, not text":      {delivery(odd, true, sign(odd)), 200, 1},
 		"plain, bad signature":  {delivery(body, false, bad), 401, 0},
 		"base64, bad signature": {delivery(body, true, bad), 401, 0},
 		"no signature":          {delivery(body, true, ""), 401, 0},
 		"too large":             {delivery(strings.Repeat("a", ingest.MaxBody+1), true, good), 413, 0},
 	} {
-		in, handle := gateway(t)
-		got, err := handle(t.Context(), test.event)
+		in, handler := real(t)
+		got, err := send(t, handler, test.event)
 		if err != nil || got.StatusCode != test.want || len(in.bodies) != test.kept {
 			t.Errorf("%s: %d %s, %v, %d kept; want %d and %d", name, got.StatusCode, got.Body, err, len(in.bodies), test.want, test.kept)
 		}
@@ -117,10 +139,10 @@ func TestSignaturesAreOverTheClientsBytes(t *testing.T) {
 
 func TestBrokenBase64(t *testing.T) {
 	t.Parallel()
-	_, handle := gateway(t)
+	_, handler := real(t)
 	e := delivery("x", false, "sha256=00")
 	e.Body, e.IsBase64Encoded = "%%%", true
-	if got, err := handle(t.Context(), e); err != nil || got.StatusCode != 400 {
+	if got, err := send(t, handler, e); err != nil || got.StatusCode != 400 {
 		t.Errorf("%d, %v", got.StatusCode, err)
 	}
 }
@@ -129,7 +151,7 @@ func TestBrokenBase64(t *testing.T) {
 func TestThereAndBack(t *testing.T) {
 	t.Parallel()
 	var seen *http.Request
-	handle := HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen = r
 		http.SetCookie(w, &http.Cookie{Name: "a", Value: "1"})
 		http.SetCookie(w, &http.Cookie{Name: "b", Value: "2"})
@@ -142,7 +164,7 @@ func TestThereAndBack(t *testing.T) {
 		Headers: map[string]string{"authorization": "Bearer x", "accept": "a, b"},
 	}
 	e.RequestContext.HTTP.Method, e.RequestContext.DomainName = http.MethodGet, "ci.example.com"
-	got, err := handle(t.Context(), e)
+	got, err := send(t, handler, e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,5 +176,20 @@ func TestThereAndBack(t *testing.T) {
 	}
 	if got.StatusCode != http.StatusTeapot || len(got.Cookies) != 2 || got.Headers["X-Kind"] != "binary" || !got.IsBase64Encoded || got.Body != "/wA=" {
 		t.Errorf("the answer is %+v", got)
+	}
+}
+
+// What is no call of the gateway is not taken for one, and nothing of it gets into the error.
+func TestNoCall(t *testing.T) {
+	t.Parallel()
+	_, handler := real(t)
+	for _, payload := range []string{
+		`{}`, `{"version":"1.0","httpMethod":"POST","path":"/hooks/hook","body":"hidden"}`, `{"version":"2.0","rawPath":"/hidden"}`,
+		`{"Records":[{"eventSource":"aws:sqs","body":"hidden"}]}`, `{"version":2,"body":"hidden"}`, `hidden`, ``,
+	} {
+		out, err := handler.Invoke(t.Context(), []byte(payload))
+		if err == nil || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: %s, %v", payload, out, err)
+		}
 	}
 }

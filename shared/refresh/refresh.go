@@ -42,8 +42,11 @@ func New(d Deps) (*Refresh, error) {
 }
 
 // Run renews the grants that are due. It goes on after an error with what is left.
-func (r *Refresh) Run(ctx context.Context) error {
-	entries, err := r.Store.DueBefore(ctx, store.DueConnection, r.Now(), batch)
+func (r *Refresh) Run(ctx context.Context) error { return r.RunBy(ctx, r.Now()) }
+
+// RunBy renews the grants that are due by a time: for who is told what time it is.
+func (r *Refresh) RunBy(ctx context.Context, until time.Time) error {
+	entries, err := r.Store.DueBefore(ctx, store.DueConnection, until, batch)
 	if err != nil {
 		return fmt.Errorf("refresh: %w", err)
 	}

@@ -103,6 +103,11 @@ func TestOneErrorStopsNothing(t *testing.T) {
 		b.Must(b.PutConnection(t.Context(), ci.Connection{ID: id, Workspace: dispatchtest.Workspace}, []byte(id), due, due))
 	}
 	b.Must(b.PutStray(b.Clock.Now(), store.DueConnection, "nobody"))
+	early := &renewer{}
+	b.Must(newRefresh(b, early).RunBy(t.Context(), due.Add(-time.Minute)))
+	if len(early.seen) != 0 {
+		t.Errorf("renewed %v, which were not due by then", early.seen)
+	}
 	b.Clock.Add(2 * time.Hour)
 	seen := &renewer{broken: "two"}
 	err := newRefresh(b, seen).Run(t.Context())

@@ -58,13 +58,13 @@ func New(d Deps) (*Sweep, error) {
 
 // Run looks at everything that is due. It goes on after an error with what is
 // left, and answers all of them.
-func (s *Sweep) Run(ctx context.Context) error { return s.run(ctx, s.Now()) }
+func (s *Sweep) Run(ctx context.Context) error { return s.RunBy(ctx, s.Now()) }
 
 // Recover looks at everything unfinished, due or not: for a process that knows
 // that no other is at work, when it begins. Leases that are held are held by the dead.
 func (s *Sweep) Recover(ctx context.Context) error {
 	always := s.Now().Add(10 * 365 * 24 * time.Hour)
-	return errors.Join(s.release(ctx, always), s.run(ctx, always))
+	return errors.Join(s.release(ctx, always), s.RunBy(ctx, always))
 }
 
 // release ends the leases on statuses, grants and schedules, so that nobody waits for them to run out.
@@ -118,7 +118,9 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 	return errors.Join(errs...)
 }
 
-func (s *Sweep) run(ctx context.Context, until time.Time) error {
+// RunBy looks at everything that is due by a time: for who is told what time it is. What it finds may not be
+// due yet, which does no harm.
+func (s *Sweep) RunBy(ctx context.Context, until time.Time) error {
 	var errs []error
 	for kind, look := range map[string]func(context.Context, store.Due) error{
 		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery, store.DueSchedule: s.schedule,

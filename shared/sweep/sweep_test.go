@@ -199,6 +199,27 @@ func TestEndedUnheard(t *testing.T) {
 	})
 }
 
+// Who says what time it is has everything looked at that is due by then.
+func TestRunBy(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	push(b, 1)
+	b.Pump()
+	job := b.Last()
+	b.Claim(job)
+	b.Runner.Set("ref-"+job.Attempt, runner.State{Phase: runner.Lost})
+	due := b.TheBuild().DueAt
+	b.Must(b.Sweep.RunBy(t.Context(), due.Add(-time.Second)))
+	b.Pump()
+	if made := b.TheBuild(); made.State.Final() || !made.DueAt.Equal(due) {
+		t.Errorf("before it was due: %s", made.State)
+	}
+	b.Must(b.Sweep.RunBy(t.Context(), due.Add(time.Second)))
+	b.Pump()
+	settled(b, ci.Errored)
+	b.Check(t)
+}
+
 // Neither the agent nor the runner ended a build in time.
 func TestOverdue(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,7 @@ type Deps struct {
 	// DeadURL is that of the dead letters' queue, for Redrive alone; empty for who does not redrive.
 	DeadURL string
 	// Visibility is how long a delivery hides its message from others: whole seconds, at
-	// least one and at most 11 hours (SQS allows 12 for all that a message is held).
+	// least one and at most 11 hours (SQS allows 12 for all that a message is held). Zero for who does not receive.
 	Visibility time.Duration
 	Now        func() time.Time // for the deadlines of messages
 }
@@ -50,7 +50,7 @@ func New(deps Deps) (*Queue, error) {
 	if deps.Config.Credentials == nil || deps.Config.Region == "" || deps.URL == "" || deps.Now == nil {
 		return nil, errors.New("queue/sqs: no credentials, region, queue or clock")
 	}
-	if v := deps.Visibility; v < time.Second || v > 11*time.Hour || v%time.Second != 0 {
+	if v := deps.Visibility; v != 0 && v < time.Second || v > 11*time.Hour || v%time.Second != 0 {
 		return nil, fmt.Errorf("queue/sqs: a visibility of %v is not 1 s to 11 h in whole seconds", v)
 	}
 	client := sqs.NewFromConfig(deps.Config, func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
@@ -78,6 +78,9 @@ func (q *Queue) send(ctx context.Context, body string, delay int32) error {
 func (q *Queue) Receive(ctx context.Context, limit int, wait time.Duration) ([]queue.Message, error) {
 	if err := queue.CheckReceive(limit, wait); err != nil {
 		return nil, err
+	}
+	if q.deps.Visibility == 0 {
+		return nil, errors.New("receiving messages: this queue was opened without a visibility")
 	}
 	received, err := q.receive(ctx, q.deps.URL, limit, seconds(wait), seconds(q.deps.Visibility))
 	if err != nil {
@@ -125,22 +128,22 @@ func (q *Queue) message(r types.Message, deadline time.Time) (queue.Message, err
 		return queue.Message{}, errors.Join(errors.New("the queue left out a part of it"), err)
 	}
 	return queue.Message{
-		ID: *r.MessageId, Body: []byte(*r.Body), Attempt: attempt, Receipt: q.receipt(*r.ReceiptHandle),
+		ID: *r.MessageId, Body: []byte(*r.Body), Attempt: attempt, Receipt: q.Receipt(*r.ReceiptHandle),
 		SentAt: time.UnixMilli(sent).UTC(), Deadline: deadline,
 	}, nil
 }
 
-// receipt makes a receipt of a handle of this queue. The mark tells nonsense from what is stale,
+// Receipt makes a receipt of a handle of this queue, as SQS calls a delivery. The mark tells nonsense from what is stale,
 // which SQS answers alike; it is no secret.
-func (q *Queue) receipt(handle string) string {
+func (q *Queue) Receipt(handle string) string {
 	sum := sha256.Sum256([]byte(q.deps.URL + "\n" + handle))
 	return hex.EncodeToString(sum[:8]) + "." + handle
 }
 
-// handle is the reverse of receipt.
+// handle is the reverse of Receipt.
 func (q *Queue) handle(receipt string) (string, error) {
 	_, handle, ok := strings.Cut(receipt, ".")
-	if !ok || q.receipt(handle) != receipt {
+	if !ok || q.Receipt(handle) != receipt {
 		return "", fault.New(fault.Invalid, "that is not a receipt of this queue")
 	}
 	return handle, nil

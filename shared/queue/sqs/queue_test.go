@@ -109,7 +109,7 @@ func TestReceipts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q, _ := over(t, test.answer)
-			receipt := q.receipt("handle")
+			receipt := q.Receipt("handle")
 			errs := map[string]error{
 				"Delete": q.Delete(t.Context(), receipt),
 				"Retry":  q.Retry(t.Context(), receipt, 0),
@@ -126,7 +126,7 @@ func TestReceipts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, receipt := range []string{"", ".", "handle", other.receipt("handle"), q.receipt("handle") + "x"} {
+	for _, receipt := range []string{"", ".", "handle", other.Receipt("handle"), q.Receipt("handle") + "x"} {
 		if err := q.Delete(t.Context(), receipt); !fault.Is(err, fault.Invalid) {
 			t.Errorf("the receipt %q: %v", receipt, err)
 		}
@@ -207,7 +207,7 @@ func TestNewRefuses(t *testing.T) {
 		"region":           func(d *Deps) { d.Config.Region = "" },
 		"queue":            func(d *Deps) { d.URL = "" },
 		"clock":            func(d *Deps) { d.Now = nil },
-		"visibility":       func(d *Deps) { d.Visibility = 0 },
+		"visibility":       func(d *Deps) { d.Visibility = -time.Second },
 		"whole seconds":    func(d *Deps) { d.Visibility = 1500 * time.Millisecond },
 		"a bearable limit": func(d *Deps) { d.Visibility = 12 * time.Hour },
 	} {
@@ -223,5 +223,12 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := q.Redrive(t.Context(), 1); !fault.Is(err, fault.Internal) {
 		t.Errorf("without dead letters: %v", err)
+	}
+	whole.Visibility = 0
+	if q, err = New(whole); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Receive(t.Context(), 1, 0); !fault.Is(err, fault.Internal) {
+		t.Errorf("without a visibility: %v", err)
 	}
 }
