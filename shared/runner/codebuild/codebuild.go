@@ -55,12 +55,12 @@ var (
 	exitPattern    = regexp.MustCompile(`exit status (\d+)`)
 )
 
-// Deps is what a Runner needs. All of it is required.
+// Deps is what a Runner needs.
 type Deps struct {
 	Config  aws.Config
 	Project string // name of the build project
 	// LogGroup is where builds write their output, each attempt into one stream whose name
-	// begins with "<build>/<attempt>/".
+	// begins with "<build>/<attempt>/". Empty for who starts none.
 	LogGroup string
 }
 
@@ -74,8 +74,8 @@ var _ runner.Runner = (*Runner)(nil)
 
 // New makes the driver; it calls nobody.
 func New(deps Deps) (*Runner, error) {
-	if deps.Config.Credentials == nil || deps.Config.Region == "" || deps.Project == "" || deps.LogGroup == "" {
-		return nil, errors.New("runner/codebuild: no credentials, region, project or log group")
+	if deps.Config.Credentials == nil || deps.Config.Region == "" || deps.Project == "" {
+		return nil, errors.New("runner/codebuild: no credentials, region or project")
 	}
 	client := codebuild.NewFromConfig(deps.Config, func(o *codebuild.Options) { o.Retryer = aws.NopRetryer{} })
 	return &Runner{deps: deps, client: client}, nil
@@ -108,6 +108,9 @@ func (r *Runner) Start(ctx context.Context, job runner.Job) (string, error) {
 
 // input is the request for a job, or what is wrong with the job.
 func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
+	if r.deps.LogGroup == "" {
+		return nil, errors.New("starting a build: this runner was opened without a log group")
+	}
 	if err := buildlog.CheckBuild(job.Build); err != nil {
 		return nil, err
 	}

@@ -28,9 +28,11 @@ import (
 	endpoint "runnerhub/infra/codebuild"
 	"runnerhub/infra/ministack"
 	"runnerhub/shared/buildlog"
+	"runnerhub/shared/fault"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/runner/codebuild"
 	"runnerhub/shared/runner/runnertest"
+	"runnerhub/shared/secret"
 )
 
 const (
@@ -296,4 +298,16 @@ func TestConformance(t *testing.T) {
 			},
 		}
 	})
+}
+
+// Who only looks at builds needs no log group, and cannot start one.
+func TestStartingNeedsALogGroup(t *testing.T) {
+	t.Parallel()
+	r, err := codebuild.New(codebuild.Deps{Config: ministack.Config("http://127.0.0.1:1"), Project: projectName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Start(t.Context(), runner.Job{Build: "b", Attempt: "a", Address: "https://ci.example.com", Ticket: secret.New("t"), Timeout: time.Minute}); !fault.Is(err, fault.Internal) {
+		t.Errorf("started without a log group: %v", err)
+	}
 }

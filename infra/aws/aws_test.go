@@ -1,0 +1,254 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"runnerhub/shared/fault"
+	"runnerhub/shared/lambdaio"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/runner"
+)
+
+// lambdas is what Lambda sets, and the tests' endpoint.
+func lambdas() map[string]string {
+	return map[string]string{
+		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "hidden-key", "AWS_SESSION_TOKEN": "hidden-session",
+		"AWS_ENDPOINT_URL": "http://127.0.0.1:1/", "AWS_ENDPOINT_URL_CODEBUILD": "http://127.0.0.1:2",
+	}
+}
+
+// deployment is what the template sets, by what needs it.
+func deployment() map[string]string {
+	return map[string]string{
+		"PUBLIC_URL": "https://ci.example.com", "BITBUCKET_API_URL": "https://api.bitbucket.org/2.0", "BITBUCKET_WEB_URL": "https://bitbucket.org",
+		"BITBUCKET_CLIENT_ID": "client", "BITBUCKET_CLIENT_SECRET": "arn:aws:secretsmanager:us-east-1:1:secret:s", "ALLOWED_BITBUCKET_WORKSPACES": "acme, beta",
+		"RUNNERHUB_TABLE": "table", "RUNNERHUB_DELIVERIES_QUEUE": "https://sqs.us-east-1.amazonaws.com/1/deliveries",
+		"RUNNERHUB_REPORTS_QUEUE": "https://sqs.us-east-1.amazonaws.com/1/reports",
+		"RUNNERHUB_TOKENS_KEY":    "arn:aws:kms:us-east-1:1:key/t", "RUNNERHUB_HOOKS_KEY": "arn:aws:kms:us-east-1:1:key/h",
+		"RUNNERHUB_BUILD_PROJECT": "project", "RUNNERHUB_LOG_GROUP": "group", "RUNNERHUB_CONCURRENCY": "2", "RUNNERHUB_AGENTS": "/opt/agents",
+	}
+}
+
+func read(t *testing.T, variables map[string]string) Environment {
+	t.Helper()
+	e, err := Read(pairs(variables), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func pairs(variables map[string]string) []string {
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
+}
+
+// Each part needs its own variables, each of them, and no other; what is missing or wrong is named with the remedy.
+func TestPartsReadTheirOwn(t *testing.T) {
+	t.Parallel()
+	bitbucket := []string{"PUBLIC_URL", "BITBUCKET_API_URL", "BITBUCKET_WEB_URL", "BITBUCKET_CLIENT_ID", "BITBUCKET_CLIENT_SECRET"}
+	for name, test := range map[string]struct {
+		open  func(Environment) error
+		needs []string
+	}{
+		"public address": {func(e Environment) error { _, err := PublicURL(e); return err }, []string{"PUBLIC_URL"}},
+		"web address":    {func(e Environment) error { _, err := WebURL(e); return err }, []string{"BITBUCKET_WEB_URL"}},
+		"limits":         {func(e Environment) error { _, err := Limits(e); return err }, []string{"RUNNERHUB_CONCURRENCY"}},
+		"store":          {func(e Environment) error { _, err := Store(e); return err }, []string{"RUNNERHUB_TABLE"}},
+		"deliveries":     {func(e Environment) error { _, err := Deliveries(e); return err }, []string{"RUNNERHUB_DELIVERIES_QUEUE"}},
+		"reports":        {func(e Environment) error { _, err := Reports(e); return err }, []string{"RUNNERHUB_REPORTS_QUEUE"}},
+		"hooks":          {func(e Environment) error { _, err := Hooks(e); return err }, []string{"RUNNERHUB_HOOKS_KEY"}},
+		"bitbucket":      {func(e Environment) error { _, err := Bitbucket(e); return err }, bitbucket},
+		"grants": {func(e Environment) error {
+			stored, err := Store(e)
+			bb, err2 := Bitbucket(e)
+			if err := errors.Join(err, err2); err != nil {
+				return err
+			}
+			_, err = Grants(e, stored, bb)
+			return err
+		}, append([]string{"RUNNERHUB_TABLE", "RUNNERHUB_TOKENS_KEY"}, bitbucket...)},
+		"builds":  {func(e Environment) error { _, err := Builds(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT"}},
+		"starter": {func(e Environment) error { _, err := Starter(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT", "RUNNERHUB_LOG_GROUP"}},
+		"logs":    {func(e Environment) error { _, err := Logs(e); return err }, []string{"RUNNERHUB_LOG_GROUP"}},
+		"agents":  {func(e Environment) error { _, err := Agents(e); return err }, []string{"RUNNERHUB_AGENTS"}},
+		"api":     {func(e Environment) error { _, err := Serve(e, nil); return err }, []string{"PUBLIC_URL"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			own := lambdas()
+			for _, v := range test.needs {
+				own[v] = deployment()[v]
+			}
+			if err := test.open(read(t, own)); err != nil {
+				t.Errorf("with all it needs: %v", err)
+			}
+			for _, v := range test.needs {
+				without := maps.Clone(own)
+				delete(without, v)
+				if err := test.open(read(t, without)); err == nil || !strings.Contains(err.Error(), v) || !strings.Contains(err.Error(), "deploy") {
+					t.Errorf("without %s: %v", v, err)
+				}
+			}
+		})
+	}
+}
+
+func TestWrongValuesAreNamed(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		value string
+		open  func(Environment) error
+	}{
+		"PUBLIC_URL":                 {"ci.example.com", func(e Environment) error { _, err := PublicURL(e); return err }},
+		"RUNNERHUB_DELIVERIES_QUEUE": {"deliveries", func(e Environment) error { _, err := Deliveries(e); return err }},
+		"RUNNERHUB_CONCURRENCY":      {"many", func(e Environment) error { _, err := Limits(e); return err }},
+		"BITBUCKET_API_URL":          {"http://api.example.com/2.0", func(e Environment) error { _, err := Bitbucket(e); return err }},
+	} {
+		variables := lambdas()
+		maps.Copy(variables, deployment())
+		variables[name] = test.value
+		if err := test.open(read(t, variables)); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), test.value) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+		variables := lambdas()
+		delete(variables, name)
+		_, err := Read(pairs(variables), slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	variables := lambdas()
+	variables["AWS_ENDPOINT_URL"] = "nowhere"
+	if _, err := Read(pairs(variables), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+		t.Errorf("with an endpoint that is none: %v", err)
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	t.Parallel()
+	e := read(t, lambdas())
+	if got := Allowed(e); len(got) != 0 {
+		t.Errorf("allowed by nobody: %q", got)
+	}
+	e.variables["ALLOWED_BITBUCKET_WORKSPACES"] = deployment()["ALLOWED_BITBUCKET_WORKSPACES"]
+	if got := Allowed(e); !slices.Equal(got, []string{"acme", "beta"}) {
+		t.Errorf("allowed: %q", got)
+	}
+}
+
+// Drivers speak to the endpoint with the credentials of the function, CodeBuild's to its own.
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	asked := make(chan *http.Request, 10)
+	serve := func() string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked <- r
+			w.WriteHeader(http.StatusBadRequest)
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	variables := lambdas()
+	maps.Copy(variables, deployment())
+	variables["AWS_ENDPOINT_URL"], variables["AWS_ENDPOINT_URL_CODEBUILD"] = serve(), serve()
+	e := read(t, variables)
+	stored, err := Store(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	builds, err := Builds(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		host, target string
+		call         func() error
+	}{
+		{variables["AWS_ENDPOINT_URL"], "DynamoDB", func() error { _, err := stored.Hook(t.Context(), "hook"); return err }},
+		{variables["AWS_ENDPOINT_URL_CODEBUILD"], "CodeBuild", func() error { _, err := builds.State(t.Context(), "project:1"); return err }},
+	} {
+		if err := test.call(); err == nil {
+			t.Errorf("%s is refused, and that is no error", test.target)
+		}
+		r := <-asked
+		if "http://"+r.Host != test.host || !strings.HasPrefix(r.Header.Get("X-Amz-Target"), test.target) ||
+			!strings.Contains(r.Header.Get("Authorization"), "Credential=AKIA1/") || r.Header.Get("X-Amz-Security-Token") != "hidden-session" {
+			t.Errorf("%s was asked %s of %s", test.target, r.Header.Get("X-Amz-Target"), r.Host)
+		}
+	}
+	agents, err := Agents(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.ReadFile(agents, "linux-amd64.gz"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the agents are there: %v", err)
+	}
+}
+
+// told is CodeBuild with one build, and a queue.
+type told struct {
+	event runner.Event
+	err   error
+	sent  []string
+}
+
+func (c *told) Event(_ context.Context, id string) (runner.Event, error) {
+	if id != "arn:build" {
+		return runner.Event{}, fault.New(fault.NotFound, "no such build")
+	}
+	return c.event, c.err
+}
+
+func (c *told) Publish(_ context.Context, body []byte, _ time.Duration) error {
+	c.sent = append(c.sent, string(body))
+	return nil
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	event := runner.Event{Build: "b", Attempt: "a", Ref: "project:1", State: runner.State{Phase: runner.Running}, At: time.Unix(1700000000, 0).UTC()}
+	for name, test := range map[string]struct {
+		change lambdaio.Change
+		err    error
+		sent   int
+		want   fault.Kind
+	}{
+		"a build":       {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:build"}, nil, 1, 0},
+		"another build": {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:other"}, nil, 0, fault.NotFound},
+		"out of reach":  {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:build"}, fault.New(fault.Unavailable, "x"), 0, fault.Unavailable},
+		"a task":        {lambdaio.Change{Runner: lambdaio.Fargate, ARN: "arn:build"}, nil, 0, fault.NotFound},
+	} {
+		c := &told{event: event, err: test.err}
+		err := Changes(c, c)(t.Context(), test.change)
+		if (err != nil) != (test.want != 0) || err != nil && !fault.Is(err, test.want) || len(c.sent) != test.sent {
+			t.Errorf("%s: %v, sent %q", name, err, c.sent)
+		}
+		if test.sent == 1 {
+			m, err := message.Read[message.Report](queue.Message{Body: []byte(c.sent[0])})
+			if err != nil || m.Runner == nil || *m.Runner != event {
+				t.Errorf("%s: sent %s, %v", name, c.sent[0], err)
+			}
+		}
+	}
+}
