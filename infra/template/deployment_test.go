@@ -1,0 +1,554 @@
+package template_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"runnerhub/infra/template"
+)
+
+const (
+	account = "123456789012"
+	region  = "eu-central-1"
+)
+
+// deployed resolves the deployment's own template.
+func deployed(t *testing.T, parameters map[string]string) *template.Stack {
+	t.Helper()
+	parsed, err := template.Parse("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, err := parsed.Resolve(template.Site{Name: "hub", Region: region, Account: account, Parameters: parameters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stack
+}
+
+// ids answers a text with the ids of resources instead of their ARNs.
+func ids(s *template.Stack) func(string) string {
+	var pairs []string
+	name := func(arn, id string) { pairs = append(pairs, arn, id) }
+	for _, q := range s.Queues {
+		name(q.ARN, q.ID)
+	}
+	for _, t := range s.Tables {
+		name(t.ARN, t.ID)
+	}
+	for _, k := range s.Keys {
+		name(k.ARN, k.ID)
+	}
+	for _, x := range s.Secrets {
+		name(x.ARN, x.ID)
+	}
+	for _, p := range s.Projects {
+		name(p.ARN, p.ID)
+	}
+	for _, l := range s.LogGroups {
+		name(l.ARN, l.ID)
+	}
+	for _, g := range s.ScheduleGroups {
+		name(strings.Replace(g.ARN, ":schedule-group/", ":schedule/", 1)+"/*", g.ID)
+	}
+	for _, r := range s.Roles {
+		name(r.ARN, r.ID)
+	}
+	byARN := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		byARN[pairs[i]] = pairs[i+1]
+	}
+	return func(arn string) string {
+		if id := byARN[arn]; id != "" {
+			return id
+		}
+		return arn
+	}
+}
+
+// lines answers a policy as lines "action resource", with the conditions behind, ordered.
+func lines(s *template.Stack, p template.Policy) []string {
+	id := ids(s)
+	var out []string
+	for _, statement := range p {
+		for _, action := range statement.Actions {
+			for _, resource := range statement.Resources {
+				line := action + " " + id(resource)
+				if statement.Effect != "Allow" {
+					line = statement.Effect + " " + line
+				}
+				for _, c := range statement.Conditions {
+					line += fmt.Sprintf(" if %s %s %s", c.Key, c.Operator, strings.Join(c.Values, ","))
+				}
+				out = append(out, line)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// cross answers each action with each resource.
+func cross(actions, resources, condition string) []string {
+	var out []string
+	for action := range strings.FieldsSeq(actions) {
+		for resource := range strings.FieldsSeq(resources) {
+			out = append(out, action+" "+resource+condition)
+		}
+	}
+	return out
+}
+
+// TestLeastPrivilege holds what each role may do, to the letter. An addition here is an
+// addition to what somebody can do who has taken over that function.
+func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	const (
+		table, deliveries, reports, events = "Data.Table", "Data.DeliveriesQueue", "Data.ReportsQueue", "Data.EventsDeadQueue"
+		project, buildLog                  = "Builds.Project", "Builds.Log"
+		ifToken                            = " if kms:EncryptionContext:purpose StringEquals bitbucket-token"
+		ifHook                             = " if kms:EncryptionContext:purpose StringEquals hook-secret"
+	)
+	state := cross("dynamodb:GetItem dynamodb:BatchGetItem dynamodb:Query dynamodb:ConditionCheckItem dynamodb:UpdateItem dynamodb:DeleteItem", table, "")
+	tokens := cross("kms:GenerateDataKey kms:Decrypt", "Data.TokensKey", ifToken)
+	consumer := cross("secretsmanager:GetSecretValue", "Data.ConsumerSecret", "")
+	send := func(queues string) []string { return cross("sqs:SendMessage", queues, "") }
+	consume := func(queue string) []string {
+		return cross("sqs:ReceiveMessage sqs:DeleteMessage sqs:ChangeMessageVisibility sqs:GetQueueAttributes", queue, "")
+	}
+	write := func(log string) []string { return cross("logs:CreateLogStream logs:PutLogEvents", log, "") }
+	want := map[string][]string{
+		"WebhookRole": slices.Concat(
+			cross("dynamodb:GetItem", table, " if dynamodb:LeadingKeys ForAllValues:StringLike HOOK#*"),
+			send(deliveries),
+			cross("kms:Decrypt", "Data.HooksKey", ifHook),
+		),
+		"AuthRole":   slices.Concat(state, tokens, consumer),
+		"ReposRole":  slices.Concat(state, tokens, consumer, cross("kms:GenerateDataKey kms:Decrypt", "Data.HooksKey", ifHook)),
+		"AppsRole":   state,
+		"BuildsRole": slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), cross("logs:DescribeLogStreams logs:GetLogEvents", buildLog, "")),
+		"SchedulesRole": slices.Concat(
+			state,
+			cross("scheduler:GetSchedule scheduler:CreateSchedule scheduler:UpdateSchedule scheduler:DeleteSchedule", "Builds.ScheduleGroup", ""),
+			cross("iam:PassRole", "Builds.ScheduleRole", " if iam:PassedToService StringEquals scheduler.amazonaws.com"),
+		),
+		"DispatchRole": slices.Concat(
+			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild", project, ""), write(buildLog),
+		),
+		"ReportRole": slices.Concat(
+			state, tokens, consumer, consume(reports), send(deliveries+" "+reports+" "+events), cross("codebuild:BatchGetBuilds", project, ""),
+		),
+		"RefreshRole":         slices.Concat(state, tokens, consumer),
+		"SweepRole":           slices.Concat(state, send(deliveries+" "+reports), cross("codebuild:BatchGetBuilds codebuild:StopBuild", project, "")),
+		"Builds.Role":         write(buildLog),
+		"Builds.ScheduleRole": send(deliveries),
+	}
+	stack := deployed(t, nil)
+	for _, f := range stack.Functions {
+		name := strings.TrimSuffix(f.ID, "Function")
+		if f.Role != name+"Role" {
+			t.Errorf("%s has the role %s", f.ID, f.Role)
+		}
+		if want[f.Role] == nil {
+			t.Errorf("%s is not in this table", f.ID)
+		}
+		want[f.Role] = append(slices.Clone(want[f.Role]), write(name+"Log")...)
+	}
+	seen := map[string]bool{}
+	for _, role := range stack.Roles {
+		seen[role.ID] = true
+		t.Run(role.ID, func(t *testing.T) {
+			t.Parallel()
+			got, expected := lines(stack, role.Policy), slices.Sorted(slices.Values(want[role.ID]))
+			for _, line := range got {
+				if !slices.Contains(expected, line) {
+					t.Errorf("may, and should not: %s", line)
+				}
+			}
+			for _, line := range expected {
+				if !slices.Contains(got, line) {
+					t.Errorf("may not: %s", line)
+				}
+			}
+			if len(role.Managed) > 0 {
+				t.Errorf("has the managed policies %v, which are for every resource", role.Managed)
+			}
+			for _, s := range role.Policy {
+				for _, action := range s.Actions {
+					if strings.ContainsAny(action, "*?") {
+						t.Errorf("has the action %s: name each", action)
+					}
+				}
+				for _, resource := range s.Resources {
+					if !strings.Contains(resource, ":"+account+":") || strings.Contains(strings.TrimSuffix(resource, "*"), "*") {
+						t.Errorf("%v is for the resource %s: name it", s.Actions, resource)
+					}
+				}
+			}
+			reachable(t, stack, role)
+		})
+	}
+	for id := range want {
+		if !seen[id] {
+			t.Errorf("there is no role %s", id)
+		}
+	}
+}
+
+// reachable complains of permissions that the resource's own policy takes away again, as that
+// of a key does for a role it does not name.
+func reachable(t *testing.T, stack *template.Stack, role template.Role) {
+	t.Helper()
+	for _, s := range role.Policy {
+		context := map[string][]string{}
+		for _, c := range s.Conditions {
+			for _, value := range c.Values {
+				context[c.Key] = append(context[c.Key], strings.ReplaceAll(value, "*", "x"))
+			}
+		}
+		for _, action := range s.Actions {
+			for _, resource := range s.Resources {
+				if !stack.May(role, action, strings.TrimSuffix(resource, "*"), context) {
+					t.Errorf("%s on %s is allowed by the role and denied by the resource", action, resource)
+				}
+			}
+		}
+	}
+}
+
+// TestWebhookCannot goes through what the function must not do that the whole world can reach,
+// beside the little that it must: read hooks, open their secrets, send to one queue.
+func TestWebhookCannot(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	role, ok := stack.Role("WebhookRole")
+	if !ok {
+		t.Fatal("there is no such role")
+	}
+	item := func(key string) map[string][]string { return map[string][]string{"dynamodb:LeadingKeys": {key}} }
+	sealed := func(purpose string) map[string][]string {
+		return map[string][]string{"kms:EncryptionContext:purpose": {purpose}, "kms:EncryptionContext:owner": {"x"}}
+	}
+	arn := map[string]string{}
+	for _, q := range stack.Queues {
+		arn[q.ID] = q.ARN
+	}
+	for _, k := range stack.Keys {
+		arn[k.ID] = k.ARN
+	}
+	table := stack.Tables[0].ARN
+	for _, test := range []struct {
+		action, resource string
+		context          map[string][]string
+		want             bool
+	}{
+		{"dynamodb:GetItem", table, item("HOOK#1"), true},
+		{"dynamodb:GetItem", table, item("BUILD#1"), false},
+		{"dynamodb:GetItem", table, item("CONNECTION#1"), false},
+		{"dynamodb:BatchGetItem", table, map[string][]string{"dynamodb:LeadingKeys": {"HOOK#1", "BUILD#1"}}, false},
+		{"dynamodb:Query", table, item("HOOK#1"), false},
+		{"dynamodb:Scan", table, nil, false},
+		{"dynamodb:UpdateItem", table, item("HOOK#1"), false},
+		{"sqs:SendMessage", arn["Data.DeliveriesQueue"], nil, true},
+		{"sqs:ReceiveMessage", arn["Data.DeliveriesQueue"], nil, false},
+		{"sqs:SendMessage", arn["Data.ReportsQueue"], nil, false},
+		{"kms:Decrypt", arn["Data.HooksKey"], sealed("hook-secret"), true},
+		{"kms:Decrypt", arn["Data.HooksKey"], sealed("bitbucket-token"), false},
+		{"kms:Decrypt", arn["Data.HooksKey"], nil, false},
+		{"kms:GenerateDataKey", arn["Data.HooksKey"], sealed("hook-secret"), false},
+		{"kms:Decrypt", arn["Data.TokensKey"], sealed("bitbucket-token"), false},
+		{"kms:Decrypt", arn["Data.TokensKey"], sealed("hook-secret"), false},
+	} {
+		if got := stack.May(role, test.action, test.resource, test.context); got != test.want {
+			t.Errorf("%s on %s with %v: %v", test.action, test.resource, test.context, got)
+		}
+	}
+	other := 0
+	for _, r := range stack.Roles {
+		for _, s := range r.Policy {
+			for _, action := range s.Actions {
+				service, _, _ := strings.Cut(action, ":")
+				if slices.Contains([]string{"codebuild", "scheduler", "secretsmanager", "iam"}, service) {
+					other++
+					for _, resource := range s.Resources {
+						if stack.May(role, action, resource, map[string][]string{"iam:PassedToService": {"scheduler.amazonaws.com"}}) {
+							t.Errorf("%s on %s", action, resource)
+						}
+					}
+				}
+			}
+		}
+	}
+	if other < 8 {
+		t.Errorf("only %d such permissions are in the template", other)
+	}
+}
+
+// TestKeys looks at what the keys themselves say, whatever another policy of the account allows.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	may := map[string]map[string][]string{
+		"Data.HooksKey":  {"kms:Decrypt": {"WebhookRole", "ReposRole"}, "kms:GenerateDataKey": {"ReposRole"}},
+		"Data.TokensKey": {},
+	}
+	users := []string{"AuthRole", "ReposRole", "BuildsRole", "DispatchRole", "ReportRole", "RefreshRole"}
+	may["Data.TokensKey"]["kms:Decrypt"], may["Data.TokensKey"]["kms:GenerateDataKey"] = users, users
+	purposes := map[string]string{"Data.HooksKey": "hook-secret", "Data.TokensKey": "bitbucket-token"}
+	if len(stack.Keys) != len(may) {
+		t.Errorf("there are %d keys", len(stack.Keys))
+	}
+	for _, key := range stack.Keys {
+		if !key.Rotates || key.Deletion == "Delete" || key.PendingDays < 30 {
+			t.Errorf("%s does not rotate, or can get lost: %+v", key.ID, key)
+		}
+		// A role that may do everything with every key is let through by the key alone.
+		for _, role := range stack.Roles {
+			all := role
+			all.Policy = template.Policy{{Effect: "Allow", Actions: []string{"*"}, Resources: []string{"*"}}}
+			for _, action := range []string{
+				"kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:CreateGrant",
+			} {
+				for _, purpose := range []string{"hook-secret", "bitbucket-token", ""} {
+					context := map[string][]string{"kms:EncryptionContext:purpose": {purpose}}
+					want := slices.Contains(may[key.ID][action], role.ID) && purpose == purposes[key.ID]
+					if got := stack.May(all, action, key.ARN, context); got != want {
+						t.Errorf("%s lets %s %s for %q: %v", key.ID, role.ID, action, purpose, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestTrust says who may take a role.
+func TestTrust(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	special := map[string]string{
+		"Builds.Role":         "codebuild.amazonaws.com if aws:SourceAccount StringEquals " + account + " if aws:SourceArn ArnEquals arn:aws:codebuild:" + region + ":" + account + ":project/hub-builds",
+		"Builds.ScheduleRole": "scheduler.amazonaws.com if aws:SourceAccount StringEquals " + account + " if aws:SourceArn ArnEquals arn:aws:scheduler:" + region + ":" + account + ":schedule-group/hub",
+	}
+	for _, role := range stack.Roles {
+		want := "lambda.amazonaws.com"
+		if special[role.ID] != "" {
+			want = special[role.ID]
+		}
+		got := ""
+		for _, s := range role.Trust {
+			got += strings.TrimPrefix(strings.Join(s.Principals, " "), "Service:")
+			for _, c := range s.Conditions {
+				got += fmt.Sprintf(" if %s %s %s", c.Key, c.Operator, strings.Join(c.Values, ","))
+			}
+			if s.Effect != "Allow" || !slices.Equal(s.Actions, []string{"sts:AssumeRole"}) {
+				t.Errorf("%s: %+v", role.ID, s)
+			}
+		}
+		if got != want {
+			t.Errorf("%s is for %s, not %s", role.ID, got, want)
+		}
+	}
+}
+
+// TestQueues looks for a way in which a message gets lost, or nobody hears of it.
+func TestQueues(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	byARN := map[string]template.Queue{}
+	for _, q := range stack.Queues {
+		byARN[q.ARN] = q
+		if !q.Encrypted {
+			t.Errorf("%s is not encrypted", q.ID)
+		}
+		plain := map[string][]string{"aws:SecureTransport": {"false"}}
+		if role, _ := stack.Role("DispatchRole"); stack.May(role, "sqs:SendMessage", q.ARN, plain) {
+			t.Errorf("%s takes messages that anybody on the way can read", q.ID)
+		}
+	}
+	dead := map[string]bool{} // by id
+	for _, s := range stack.Sources {
+		q, _ := stack.Queue(s.Queue)
+		f, _ := stack.Function(s.Function)
+		if !s.ReportsFailures {
+			t.Errorf("%s: one message that fails takes its batch along", s.Function)
+		}
+		if q.Visibility < 6*f.Timeout+s.Window {
+			t.Errorf("%s hides a message for %v, and %s has it for %v", q.ID, q.Visibility, f.ID, f.Timeout)
+		}
+		if q.MaxReceives != 20 {
+			t.Errorf("%s: a message is a dead letter after %d tries", q.ID, q.MaxReceives)
+		}
+		letters := byARN[q.DeadLetter]
+		if letters.ID == "" || letters.Retention < q.Retention {
+			t.Errorf("%s: its dead letters are kept for %v", q.ID, letters.Retention)
+		}
+		dead[letters.ID] = true
+		if role, _ := stack.Role(f.Role); role.Policy.Allows("sqs:SendMessage", q.ARN, nil) && !f.Recursive {
+			t.Errorf("%s leaves messages in its own queue, and Lambda would take that for a loop", f.ID)
+		}
+	}
+	if len(stack.Sources) != 2 {
+		t.Errorf("%d queues are consumed", len(stack.Sources))
+	}
+	for _, rule := range stack.Rules {
+		letters := byARN[rule.DeadLetter]
+		dead[letters.ID] = true
+		context := map[string][]string{"aws:SourceArn": {rule.ARN}, "aws:SecureTransport": {"true"}}
+		if !letters.Policy.For("Service:events.amazonaws.com").Allows("sqs:SendMessage", letters.ARN, context) {
+			t.Errorf("EventBridge may not leave what %s did not take of %s in %q", rule.Function, rule.ARN, letters.ID)
+		}
+		f, _ := stack.Function(rule.Function)
+		role, _ := stack.Role(f.Role)
+		dead[byARN[f.Async.DeadLetter].ID] = true
+		if !role.Policy.Allows("sqs:SendMessage", f.Async.DeadLetter, nil) {
+			t.Errorf("%s may not leave what it fails on in %q", f.ID, f.Async.DeadLetter)
+		}
+	}
+	for id := range dead {
+		q, _ := stack.Queue(id)
+		if !slices.ContainsFunc(stack.Alarms, func(a template.Alarm) bool {
+			return a.Namespace == "AWS/SQS" && a.Metric == "ApproximateNumberOfMessagesVisible" && a.Dimensions["QueueName"] == q.Name && len(a.Actions) > 0
+		}) {
+			t.Errorf("nobody hears of dead letters in %q", id)
+		}
+		if q.DeadLetter != "" || q.Retention != 14*24*time.Hour {
+			t.Errorf("dead letters in %s: %+v", id, q)
+		}
+	}
+}
+
+// TestAlarms finds alarms on what is not there: those look fine for ever.
+func TestAlarms(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, map[string]string{"AlarmEmail": "ops@example.com"})
+	topic := stack.Topics[0]
+	known := map[string]bool{stack.API.Key: true}
+	for _, q := range stack.Queues {
+		known[q.Name] = true
+	}
+	for _, f := range stack.Functions {
+		known[f.Name] = true
+	}
+	for _, a := range stack.Alarms {
+		for name, value := range a.Dimensions {
+			if !known[value] {
+				t.Errorf("%s looks at %s %s, which is not there", a.ID, name, value)
+			}
+		}
+		if !slices.Contains(a.Actions, topic.ARN) || len(a.Dimensions) == 0 {
+			t.Errorf("%s tells %v of %v", a.ID, a.Actions, a.Dimensions)
+		}
+	}
+	from := map[string][]string{"aws:SourceAccount": {account}}
+	if !topic.Policy.For("Service:cloudwatch.amazonaws.com").Allows("sns:Publish", topic.ARN, from) || len(stack.Alarms) < 5 {
+		t.Error("no alarm is told")
+	}
+	if topic.Policy.For("AWS:arn:aws:iam::"+account+":root").Allows("sns:Publish", topic.ARN, from) {
+		t.Error("more than alarms publishes")
+	}
+}
+
+// TestKept looks at what outlives the stack, and what ends.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	for _, x := range stack.Tables {
+		if !x.PointInTimeRecovery || !x.DeletionProtection || x.Deletion != "Retain" || x.Partition != "pk" || x.Sort != "sk" || x.Expiry != "expires_at" {
+			t.Errorf("the table is %+v", x)
+		}
+	}
+	for _, x := range stack.Buckets {
+		if !x.PublicBlocked || !x.OwnerEnforced || x.Encryption == "" || len(x.Lifecycle) == 0 || x.Deletion != "Retain" {
+			t.Errorf("the bucket is %+v", x)
+		}
+		role := template.Role{ARN: "arn:aws:iam::" + account + ":role/x", Policy: template.Policy{{Effect: "Allow", Actions: []string{"*"}, Resources: []string{"*"}}}}
+		if stack.May(role, "s3:GetObject", x.ARN+"/x", map[string][]string{"aws:SecureTransport": {"false"}}) {
+			t.Errorf("%s is read without TLS", x.ID)
+		}
+	}
+	named := map[string]bool{}
+	for _, x := range stack.LogGroups {
+		named[x.Name] = true
+		if x.RetentionDays == 0 {
+			t.Errorf("%s grows for ever", x.ID)
+		}
+	}
+	for _, f := range stack.Functions {
+		if !named[f.LogGroup] {
+			t.Errorf("%s writes into %s, which is not the template's", f.ID, f.LogGroup)
+		}
+	}
+	if len(stack.Tables) != 1 || len(stack.Buckets) != 1 || len(stack.Secrets) != 1 || !named[stack.Projects[0].LogGroup] {
+		t.Errorf("the stack is %+v", stack)
+	}
+	if stack.API.LogGroup == "" {
+		t.Error("the API has no log")
+	}
+}
+
+// TestPublic says who is reached from outside.
+func TestPublic(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	public := map[string]bool{}
+	for _, r := range stack.Routes {
+		public[r.Function] = true
+		if f, _ := stack.Function(r.Function); f.Timeout >= r.Timeout {
+			t.Errorf("%s answers after %v, when the API has given up", f.ID, f.Timeout)
+		}
+	}
+	for _, p := range stack.Permissions {
+		if !public[p.Function] || p.Principal != "apigateway.amazonaws.com" {
+			t.Errorf("%s may call %s", p.Principal, p.Function)
+		}
+	}
+	for _, inner := range []string{"DispatchFunction", "ReportFunction", "RefreshFunction", "SweepFunction"} {
+		if f, ok := stack.Function(inner); !ok || public[f.ID] {
+			t.Errorf("%s has a public route, or is not there", inner)
+		}
+	}
+	if hook := stack.API.Routes["POST /hooks/{hook}"]; hook.Rate == 0 || hook.Burst == 0 || stack.API.Throttle.Rate == 0 || stack.API.Throttle.Burst == 0 {
+		t.Errorf("the throttles are %+v, %+v", stack.API.Throttle, stack.API.Routes)
+	}
+	for _, f := range stack.Functions {
+		if f.Runtime != "provided.al2023" || f.Handler != "bootstrap" || f.Architecture != "arm64" || f.Built != "makefile" {
+			t.Errorf("%s: %+v", f.ID, f)
+		}
+	}
+	// What starts a function again and again leaves repeating to the next time.
+	for _, r := range stack.Rates {
+		if f, _ := stack.Function(r.Function); r.Every != time.Minute || r.Retries != 0 || f.Async.Retries != 0 {
+			t.Errorf("%s: %+v, %+v", f.ID, r, f.Async)
+		}
+	}
+}
+
+// TestParameters resolves with what a deployment can be given.
+func TestParameters(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, map[string]string{
+		"PublicUrl": "https://ci.example.com", "BitbucketClientSecret": "s3cret", "DeletionProtection": "false", "Architecture": "x86_64",
+		"AllowedBitbucketWorkspaces": "{a}, b", "BuildConcurrency": "20",
+	})
+	f, _ := stack.Function("DispatchFunction")
+	auth, _ := stack.Function("AuthFunction")
+	if f.Environment["PUBLIC_URL"] != "https://ci.example.com" || f.Environment["RUNNERHUB_CONCURRENCY"] != "20" || f.Architecture != "x86_64" ||
+		auth.Environment["ALLOWED_BITBUCKET_WORKSPACES"] != "{a}, b" || stack.Tables[0].DeletionProtection || stack.Secrets[0].Value != "s3cret" {
+		t.Errorf("%+v, %+v", f, auth.Environment)
+	}
+	for _, f := range stack.Functions {
+		for name, value := range f.Environment {
+			if strings.Contains(value, "s3cret") {
+				t.Errorf("%s has a secret in %s", f.ID, name)
+			}
+		}
+	}
+	for _, value := range stack.Outputs {
+		if strings.Contains(value, "s3cret") {
+			t.Error("the outputs have a secret")
+		}
+	}
+}
