@@ -30,6 +30,7 @@ func rules() map[string]rule {
 		"settings and their document agree":      settingsAreDocumented,
 		"the architecture knows every package":   packagesAreDescribed,
 		"tests run side by side":                 testsAreParallel,
+		"template and environments agree":        environmentsAgree,
 	}
 }
 
@@ -236,6 +237,76 @@ const (
 				"docs/operations.md":         "| setting | default |\n|---|---|\n| `RUNNERHUB_A` | x |\n| `RUNNERHUB_C` | |\n| PATH | |\n| `data/key` | `RUNNERHUB_D` |",
 			},
 			[]string{"docs/operations.md:4: ", "infra/standalone/a.go:2: ", "infra/standalone/a.go:2: "},
+		},
+		"functions that are not deployed": {
+			functionsAreDeployed,
+			map[string]string{
+				"template.yaml":          "Resources: {AuthFunction: {Type: 'AWS::Serverless::Function'}, AppsFunction: {Type: 'AWS::Serverless::Function'}}",
+				"functions/auth/main.go": "package main", "functions/webhook/main.go": "package main", "infra/x/main.go": "package main",
+			},
+			[]string{"template.yaml: AppsFunction has no program functions/apps/main.go", "functions/webhook/main.go: "},
+		},
+		"no template": {
+			functionsAreDeployed,
+			map[string]string{"functions/auth/main.go": "package main"},
+			[]string{"template.yaml: file does not exist"},
+		},
+		"environments": {
+			environmentsAgree,
+			map[string]string{
+				"template.yaml":          "Resources:\n  AuthFunction: {Type: 'AWS::Serverless::Function', Properties: {Environment: {Variables: {RUNNERHUB_TABLE: a, RUNNERHUB_QUEUE: b, RUNNERHUB_OLD: c}}}}",
+				"functions/auth/main.go": "package main\nimport \"runnerhub/infra/aws\"\nfunc start(e aws.Environment) { aws.Store(e); aws.Read() }",
+				"infra/aws/a.go": `package aws
+func Store(e Environment) { e.need("RUNNERHUB_TABLE", "the RUNNERHUB_REMEDY"); open(e) }
+func open(e Environment) { e.queue("RUNNERHUB_QUEUE"); e.deep() }
+func (e Environment) deep() { _ = e.variables["RUNNERHUB_DEEP"]; open(e) }
+func Read() { _ = e.variables["AWS_REGION"] }
+func Other() { e.need("RUNNERHUB_OTHER") }
+`,
+				"infra/aws/a_test.go": "package aws\nfunc Store() { _ = \"RUNNERHUB_TEST\" }",
+			},
+			[]string{"functions/auth/main.go: reads RUNNERHUB_DEEP, ", "template.yaml: AuthFunction gets RUNNERHUB_OLD, "},
+		},
+		"routes": {
+			routesAgree,
+			map[string]string{
+				"template.yaml": `Resources:
+  A: {Type: 'AWS::ApiGatewayV2::Api', Properties: {ProtocolType: HTTP}}
+  AuthFunction: {Type: 'AWS::Serverless::Function'}
+  AppsFunction: {Type: 'AWS::Serverless::Function'}
+  AuthP: {Type: 'AWS::Lambda::Permission', Properties: {FunctionName: !Ref AuthFunction, Action: lambda:InvokeFunction, Principal: apigateway.amazonaws.com, SourceArn: !Sub 'arn:aws:execute-api:r:1:${A}/*'}}
+  AppsP: {Type: 'AWS::Lambda::Permission', Properties: {FunctionName: !Ref AppsFunction, Action: lambda:InvokeFunction, Principal: apigateway.amazonaws.com, SourceArn: !Sub 'arn:aws:execute-api:r:1:${A}/*'}}
+  AuthI: {Type: 'AWS::ApiGatewayV2::Integration', Properties: {ApiId: !Ref A, IntegrationType: AWS_PROXY, IntegrationUri: !GetAtt AuthFunction.Arn, PayloadFormatVersion: '2.0'}}
+  AppsI: {Type: 'AWS::ApiGatewayV2::Integration', Properties: {ApiId: !Ref A, IntegrationType: AWS_PROXY, IntegrationUri: !GetAtt AppsFunction.Arn, PayloadFormatVersion: '2.0'}}
+  R1: {Type: 'AWS::ApiGatewayV2::Route', Properties: {ApiId: !Ref A, RouteKey: 'GET /', Target: !Sub 'integrations/${AuthI}'}}
+  R2: {Type: 'AWS::ApiGatewayV2::Route', Properties: {ApiId: !Ref A, RouteKey: 'GET /apps/{app}', Target: !Sub 'integrations/${AuthI}'}}
+  R3: {Type: 'AWS::ApiGatewayV2::Route', Properties: {ApiId: !Ref A, RouteKey: 'GET /old', Target: !Sub 'integrations/${AppsI}'}}
+`,
+				"functions/auth/main.go": "package main\nimport \"runnerhub/shared/httpapi\"\nvar _ = httpapi.Auth(nil)",
+				"functions/apps/main.go": "package main\nimport api \"runnerhub/shared/httpapi\"\nvar _ = api.Apps()",
+				"shared/httpapi/a.go": `package httpapi
+type authGroup struct{}
+func Auth(x any) Group { return authGroup{} }
+func (authGroup) routes() []route { return []route{
+{http.MethodGet, "/{$}"},
+{http.MethodPost, "/login"},
+} }
+type appsGroup struct{}
+func Apps() Group { return &appsGroup{} }
+func (*appsGroup) routes() []route { return []route{
+{http.MethodGet, "/apps/{app}"},
+} }
+type lostGroup struct{}
+func Lost() Group { return lostGroup{} }
+func (lostGroup) routes() []route { return []route{
+{http.MethodGet, "/lost"},
+} }
+`,
+			},
+			[]string{
+				"httpapi/a.go:11: template.yaml leads GET /apps/{app} to AuthFunction; functions/apps", "httpapi/a.go:16: no function serves GET /lost", "httpapi/a.go:6: template.yaml leads POST /login nowhere",
+				"template.yaml: GET /old leads to AppsFunction",
+			},
 		},
 		"packages the architecture does not know": {
 			packagesAreDescribed,
