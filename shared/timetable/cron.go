@@ -3,6 +3,7 @@ package timetable
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,14 +37,82 @@ func fields() [5]field {
 // the cron expression is *, or a list by commas of a value, a range a-b, and a range or * with
 // a step, a-b/n; months and days of the week also go by their first three letters, and Sunday is
 // 0 or 7. There are no seconds, years, tags such as @daily, or L, W, # and ?. An expression whose
-// day never comes, such as 30 February, is refused too.
+// day never comes, such as 30 February, is refused too, and so is one that no entry of EventBridge Scheduler can
+// say: that of a day of the month and a day of the week which must come together.
 func (s Schedule) Check() error {
 	if err := CheckID(s.ID); err != nil {
 		return err
 	}
 	// Any moment will do: each expression that has a next time at all has it within years.
-	_, err := s.Next(time.Unix(0, 0))
-	return err
+	if _, err := s.Next(time.Unix(0, 0)); err != nil {
+		return err
+	}
+	f, err := s.Fields()
+	if err != nil {
+		return err
+	}
+	if !f.Either && len(f.Days) < 31 && len(f.Weekdays) < 7 {
+		return fault.Field("cron", "%q asks for a day of the month that is a certain day of the week as well, because one of the two begins with *: "+
+			"write * for one of them, or both without it, and either suffices", s.Cron)
+	}
+	return nil
+}
+
+// Fields is what a cron expression says, each field's values in ascending order.
+type Fields struct {
+	Minutes, Hours, Days, Months []int
+	Weekdays                     []int // from 0, which is Sunday, to 6
+	Either                       bool  // one of the two days suffices; otherwise both must be right
+}
+
+// Fields answers what the expression says.
+func (s Schedule) Fields() (Fields, error) {
+	expression, err := numeric(s.Cron)
+	if err != nil {
+		return Fields{}, err
+	}
+	parts := strings.Fields(expression)
+	var values [5][]int
+	for i, f := range fields() {
+		values[i] = f.values(parts[i])
+	}
+	star := func(part string) bool { return strings.HasPrefix(part, "*") }
+	return Fields{
+		Minutes: values[0], Hours: values[1], Days: values[2], Months: values[3], Weekdays: values[4],
+		Either: !star(parts[2]) && !star(parts[4]),
+	}, nil
+}
+
+// values answers the values of a field that numeric made.
+func (f field) values(part string) []int {
+	weekday := f.max == 7
+	var all []int
+	for item := range strings.SplitSeq(part, ",") {
+		span, by, stepped := strings.Cut(item, "/")
+		first, last, step := f.min, f.max, 1
+		if weekday && span == "*" {
+			last = 6
+		}
+		if span != "*" {
+			from, to, ranged := strings.Cut(span, "-")
+			first, _ = number(from)
+			if last = first; ranged {
+				last, _ = number(to)
+			}
+		}
+		if stepped {
+			step, _ = number(by)
+		}
+		for v := first; v <= last; v += step {
+			if weekday {
+				all = append(all, v%7)
+			} else {
+				all = append(all, v)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Next answers the first minute after the given moment at which the schedule is due, in UTC.
@@ -51,7 +120,8 @@ func (s Schedule) Check() error {
 //
 // The expression is about what clocks in the zone show, and each time they show counts once. A
 // time that is left out when they go forward is due at the moment they do so; of a time that comes
-// twice when they go back, the first is due. (EventBridge Scheduler leaves the former out.)
+// twice when they go back, the first is due. A driver whose scheduler has it otherwise may leave the former out,
+// as EventBridge Scheduler does, and nothing else.
 func (s Schedule) Next(after time.Time) (time.Time, error) {
 	expression, err := numeric(s.Cron)
 	if err != nil {

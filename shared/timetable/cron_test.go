@@ -3,6 +3,7 @@ package timetable
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +112,9 @@ func TestCheckRefuses(t *testing.T) {
 		{"cron", "1_0 * * * *", "minute"},
 		{"cron", "** * * * *", "minute"},
 		{"cron", "0 0 31 2 *", "never comes"},
+		{"cron", "0 0 */10 * MON", "either suffices"},
+		{"cron", "0 0 1-7 * */2", "either suffices"},
+		{"cron", "0 0 */2,5 * MON-FRI", "either suffices"},
 		{"cron", "0 0 31 4,6,9,11 *", "never comes"},
 		{"cron", strings.Repeat("1,", 300) + "1 * * * *", "longer"},
 		{"zone", "", ""},
@@ -160,6 +164,39 @@ func TestNextAgreesWithTheDefinition(t *testing.T) {
 			}
 			at = got
 		}
+	}
+}
+
+// What begins with a star and means every day leaves the other day alone.
+func TestCheckTakesStars(t *testing.T) {
+	t.Parallel()
+	for _, cron := range []string{"0 0 */1 * MON", "0 0 */10 * *", "0 0 13 * */1", "0 0 * * */2", "0 0 */2 * 0-6", "0 0 13 * FRI"} {
+		if err := (Schedule{ID: "s", Cron: cron, Zone: "UTC"}).Check(); err != nil {
+			t.Errorf("%q: %v", cron, err)
+		}
+	}
+}
+
+func TestFields(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		var parts []string
+		var want [5][]int
+		for i, f := range fields() {
+			parts = append(parts, randomField(r, f))
+			want[i] = values(parts[i], f)
+			slices.Sort(want[i])
+			want[i] = slices.Compact(want[i])
+		}
+		got, err := Schedule{ID: "s", Cron: strings.Join(parts, " "), Zone: "UTC"}.Fields()
+		if err != nil || !reflect.DeepEqual([5][]int{got.Minutes, got.Hours, got.Days, got.Months, got.Weekdays}, want) ||
+			got.Either != (parts[2][0] != '*' && parts[4][0] != '*') {
+			t.Fatalf("%q: %+v, %v", parts, got, err)
+		}
+	}
+	if _, err := (Schedule{Cron: "61 * * * *"}).Fields(); !fault.Is(err, fault.Invalid) {
+		t.Error(err)
 	}
 }
 
