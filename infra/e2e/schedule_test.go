@@ -48,7 +48,7 @@ func schedule(t *testing.T, in stack) {
 		return err
 	})
 	last := list.Items[0].Last
-	if last.Build == "" || last.Problem != "" || last.Minute.Before(begun.Add(-time.Minute)) || last.Minute.Second() != 0 {
+	if last.Build == "" || last.Problem != "" || last.Minute.Before(made.Next[0]) || last.Minute.Second() != 0 {
 		t.Fatalf("what came of it is %+v", last)
 	}
 	one := "/api/schedules/" + made.ID

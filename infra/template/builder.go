@@ -7,6 +7,12 @@ import (
 	"time"
 )
 
+const (
+	functionARN = serverlessFunction + ".Arn"
+	queueARN    = "AWS::SQS::Queue.Arn"
+	roleARN     = "AWS::IAM::Role.Arn"
+)
+
 // builder makes a stack of scopes. What one resource says of another is linked when all are
 // known.
 type builder struct {
@@ -32,9 +38,9 @@ func (b *builder) scope(s *scope) {
 		n := s.eval(r.properties)
 		v := &view{problems: b.problems, place: r.place, n: n, shape: r.of.properties, resource: full.ID, seen: map[string]bool{}}
 		x := &made{builder: b, scope: s, resource: r, view: v, id: full.ID}
-		b.name(full, s.attribute(r, ""))
+		b.name(full, s.attribute(r, ""), "")
 		if r.of.attributes["Arn"] != "" {
-			b.name(full, s.attribute(r, "Arn"))
+			b.name(full, s.attribute(r, "Arn"), ".Arn")
 		}
 		if x.build(); r.of.name != "" {
 			v.seen[r.of.name] = true
@@ -43,7 +49,8 @@ func (b *builder) scope(s *scope) {
 	}
 }
 
-func (b *builder) name(r Resource, value string) { b.ids[r.Type+"\n"+value] = r }
+// name notes what answers a resource: Ref, or its attribute ".Arn".
+func (b *builder) name(r Resource, value, attribute string) { b.ids[r.Type+attribute+"\n"+value] = r }
 
 // made is a resource being built.
 type made struct {
@@ -60,7 +67,8 @@ func (m *made) name() string {
 	return m.scope.name(m.resource)
 }
 
-// later sets id to that of the resource that a value names, as Ref or Arn answer it.
+// later looks for the resource that a value stands for, when all are known. It may be what Ref
+// answers for one of these types, or its ARN where ".Arn" follows the type.
 func (m *made) later(v *view, key, value string, set func(Resource), types ...string) {
 	m.links = append(m.links, func() {
 		for _, t := range types {
@@ -77,7 +85,7 @@ func (m *made) later(v *view, key, value string, set func(Resource), types ...st
 func (m *made) deadLetter(v *view, key string) string {
 	arn := v.text(key)
 	if v.given(key) {
-		m.later(v, key, arn, func(Resource) {}, "AWS::SQS::Queue")
+		m.later(v, key, arn, func(Resource) {}, queueARN)
 	}
 	return arn
 }
@@ -104,7 +112,7 @@ func (m *made) build() {
 	case "AWS::SQS::Queue":
 		m.queue()
 	case "AWS::SQS::QueuePolicy":
-		policy := m.resourcePolicy(v, "PolicyDocument")
+		policy := m.document(v, "PolicyDocument", v.get("PolicyDocument"), ofResource)
 		for _, url := range v.texts("Queues") {
 			m.later(v, "Queues", url, func(r Resource) {
 				i := slices.IndexFunc(out.Queues, func(q Queue) bool { return q.ID == r.ID })
@@ -116,7 +124,7 @@ func (m *made) build() {
 	case "AWS::S3::Bucket":
 		m.bucket()
 	case "AWS::S3::BucketPolicy":
-		policy := m.resourcePolicy(v, "PolicyDocument")
+		policy := m.document(v, "PolicyDocument", v.get("PolicyDocument"), ofResource)
 		m.later(v, "Bucket", v.text("Bucket"), func(r Resource) {
 			i := slices.IndexFunc(out.Buckets, func(b Bucket) bool { return b.ID == r.ID })
 			out.Buckets[i].Policy = append(out.Buckets[i].Policy, policy...)
@@ -124,19 +132,19 @@ func (m *made) build() {
 	case "AWS::KMS::Key":
 		out.Keys = append(out.Keys, Key{
 			ID: m.id, Key: m.ref(), ARN: m.arn(), Rotates: v.flag("EnableKeyRotation"), RotationDays: v.between("RotationPeriodInDays", 365, 90, 2560),
-			PendingDays: v.between("PendingWindowInDays", 30, 7, 30), Policy: m.resourcePolicy(v, "KeyPolicy"), Deletion: m.resource.deletion,
+			PendingDays: v.between("PendingWindowInDays", 30, 7, 30), Policy: m.document(v, "KeyPolicy", v.get("KeyPolicy"), ofResource), Deletion: m.resource.deletion,
 		})
 	case "AWS::KMS::Alias":
 		m.later(v, "TargetKeyId", v.text("TargetKeyId"), func(r Resource) {
 			i := slices.IndexFunc(out.Keys, func(k Key) bool { return k.ID == r.ID })
 			out.Keys[i].Aliases = append(out.Keys[i].Aliases, m.name())
-		}, "AWS::KMS::Key")
+		}, "AWS::KMS::Key", "AWS::KMS::Key.Arn")
 	case "AWS::SecretsManager::Secret":
 		out.Secrets = append(out.Secrets, Secret{m.id, m.name(), m.ref(), v.text("SecretString"), v.text("KmsKeyId"), m.resource.deletion})
 	case "AWS::IAM::Role":
 		m.role()
 	case "AWS::IAM::RolePolicy":
-		policy := m.identityPolicy(v, "PolicyDocument")
+		policy := m.document(v, "PolicyDocument", v.get("PolicyDocument"), ofRole)
 		v.text("PolicyName")
 		m.later(v, "RoleName", v.text("RoleName"), func(r Resource) { m.extend(r.ID, policy) }, "AWS::IAM::Role")
 	case "AWS::CodeBuild::Project":
@@ -152,7 +160,7 @@ func (m *made) build() {
 	case "AWS::SNS::Topic":
 		out.Topics = append(out.Topics, Topic{ID: m.id, Name: m.name(), ARN: m.ref(), Key: v.text("KmsMasterKeyId")})
 	case "AWS::SNS::TopicPolicy":
-		policy := m.resourcePolicy(v, "PolicyDocument")
+		policy := m.document(v, "PolicyDocument", v.get("PolicyDocument"), ofResource)
 		for _, arn := range v.texts("Topics") {
 			m.later(v, "Topics", arn, func(r Resource) {
 				i := slices.IndexFunc(out.Topics, func(t Topic) bool { return t.ID == r.ID })
@@ -200,10 +208,10 @@ func (m *made) function() {
 	}
 	queues := m.events()
 	if v.given("Role") {
-		if v.given("Policies") {
+		if v.get("Policies") != nil {
 			v.wrong("Policies", "SAM ignores them where there is a Role")
 		}
-		m.later(v, "Role", v.text("Role"), func(r Resource) { f.Role = r.ID }, "AWS::IAM::Role")
+		m.later(v, "Role", v.text("Role"), func(r Resource) { f.Role = r.ID }, roleARN)
 	} else {
 		role := m.scope.role(m.resource)
 		f.Role = m.id + "Role"
@@ -218,7 +226,7 @@ func (m *made) function() {
 				made.Managed = append(made.Managed, arnOfManaged(n.text))
 				continue
 			}
-			made.Policy = append(made.Policy, m.identity(v, "Policies", policyOf(n))...)
+			made.Policy = append(made.Policy, m.document(v, "Policies", n, ofRole)...)
 		}
 		if target := f.Async.DeadLetter; target != "" {
 			made.Policy = append(made.Policy, Statement{Effect: allow, Actions: []string{"sqs:SendMessage"}, Resources: []string{target}})
@@ -227,8 +235,8 @@ func (m *made) function() {
 			made.Policy = append(made.Policy, managed(arn)...)
 		}
 		own := Resource{f.Role, role.kind}
-		m.builder.name(own, m.scope.attribute(role, ""))
-		m.builder.name(own, made.ARN)
+		m.builder.name(own, m.scope.attribute(role, ""), "")
+		m.builder.name(own, made.ARN, ".Arn")
 		m.stack.Roles = append(m.stack.Roles, made)
 	}
 	m.stack.Functions = append(m.stack.Functions, f)
@@ -269,7 +277,7 @@ func (m *made) events() (queues bool) {
 		kind := event.text("Type")
 		p := event.n.get("Properties")
 		event.seen["Properties"] = true
-		v := event.open(p, event.shape.choices[kind], join("Events", names[i]))
+		v := event.open(p, event.shape.choices[kind], "Events."+names[i]+".Properties")
 		if v.shape == nil {
 			continue // refused
 		}
@@ -323,9 +331,9 @@ func (m *made) source(v *view, queue string, other func(*Source) *string) {
 	}
 	i := len(m.stack.Sources)
 	m.stack.Sources = append(m.stack.Sources, s)
-	m.later(v, queue, v.text(queue), func(r Resource) { m.stack.Sources[i].Queue = r.ID }, "AWS::SQS::Queue")
+	m.later(v, queue, v.text(queue), func(r Resource) { m.stack.Sources[i].Queue = r.ID }, queueARN)
 	if other != nil {
-		m.later(v, "FunctionName", v.text("FunctionName"), func(r Resource) { m.stack.Sources[i].Function = r.ID }, serverlessFunction)
+		m.later(v, "FunctionName", v.text("FunctionName"), func(r Resource) { m.stack.Sources[i].Function = r.ID }, serverlessFunction, functionARN)
 	}
 }
 
@@ -364,7 +372,7 @@ func (m *made) permission() {
 	}
 	i := len(m.stack.Permissions)
 	m.stack.Permissions = append(m.stack.Permissions, p)
-	m.later(v, "FunctionName", v.text("FunctionName"), func(r Resource) { m.stack.Permissions[i].Function = r.ID }, serverlessFunction)
+	m.later(v, "FunctionName", v.text("FunctionName"), func(r Resource) { m.stack.Permissions[i].Function = r.ID }, serverlessFunction, functionARN)
 }
 
 func (m *made) api() {
@@ -416,7 +424,7 @@ func (m *made) integration() {
 		uri = strings.TrimSuffix(after, "/invocations")
 	}
 	m.integrations[m.ref()] = &i
-	m.later(v, "IntegrationUri", uri, func(r Resource) { i.function = r.ID }, serverlessFunction)
+	m.later(v, "IntegrationUri", uri, func(r Resource) { i.function = r.ID }, functionARN)
 }
 
 type integration struct {
@@ -547,10 +555,10 @@ func (m *made) bucket() {
 
 func (m *made) role() {
 	v := m.view
-	r := Role{ID: m.id, Name: m.name(), ARN: m.arn(), Trust: v.statements("AssumeRolePolicyDocument"), Managed: v.texts("ManagedPolicyArns")}
+	r := Role{ID: m.id, Name: m.name(), ARN: m.arn(), Trust: m.document(v, "AssumeRolePolicyDocument", v.get("AssumeRolePolicyDocument"), ofTrust), Managed: v.texts("ManagedPolicyArns")}
 	for _, p := range v.tables("Policies") {
 		p.text("PolicyName")
-		r.Policy = append(r.Policy, m.identityPolicy(p, "PolicyDocument")...)
+		r.Policy = append(r.Policy, m.document(p, "PolicyDocument", p.get("PolicyDocument"), ofRole)...)
 	}
 	for _, arn := range r.Managed {
 		if managed(arn) == nil {
@@ -582,7 +590,7 @@ func (m *made) project() {
 	}
 	i := len(m.stack.Projects)
 	m.stack.Projects = append(m.stack.Projects, p)
-	m.later(v, "ServiceRole", v.text("ServiceRole"), func(r Resource) { m.stack.Projects[i].Role = r.ID }, "AWS::IAM::Role")
+	m.later(v, "ServiceRole", v.text("ServiceRole"), func(r Resource) { m.stack.Projects[i].Role = r.ID }, roleARN)
 }
 
 func (m *made) rule() {
@@ -602,7 +610,7 @@ func (m *made) rule() {
 			}
 			i := len(m.stack.Rates)
 			m.stack.Rates = append(m.stack.Rates, Rate{Every: every, Caller: m.arn(), Retry: retry})
-			m.later(target, "Arn", arn, func(r Resource) { m.stack.Rates[i].Function = r.ID }, serverlessFunction)
+			m.later(target, "Arn", arn, func(r Resource) { m.stack.Rates[i].Function = r.ID }, functionARN)
 			continue
 		}
 		i := len(m.stack.Rules)
@@ -613,7 +621,7 @@ func (m *made) rule() {
 			} else {
 				m.stack.Rules[i].Queue = r.ID
 			}
-		}, serverlessFunction, "AWS::SQS::Queue")
+		}, functionARN, queueARN)
 	}
 }
 
@@ -628,57 +636,4 @@ func (m *made) alarm() {
 	}
 	a.Metrics, _ = v.any("Metrics").([]any)
 	m.stack.Alarms = append(m.stack.Alarms, a)
-}
-
-// resourcePolicy reads the policy of a resource, which says whom it is about.
-func (m *made) resourcePolicy(v *view, key string) Policy {
-	p := m.policy(v, key, v.statements(key))
-	for _, s := range p {
-		if len(s.Principals) == 0 {
-			v.wrong(key, "a statement without a Principal")
-		}
-	}
-	return p
-}
-
-// identityPolicy reads a policy of a role.
-func (m *made) identityPolicy(v *view, key string) Policy {
-	return m.identity(v, key, v.statements(key))
-}
-
-func (m *made) identity(v *view, key string, p Policy) Policy {
-	for _, s := range p {
-		if len(s.Principals) > 0 {
-			v.wrong(key, "a Principal: the role is it")
-		}
-	}
-	return m.policy(v, key, p)
-}
-
-func (m *made) policy(v *view, key string, p Policy) Policy {
-	for _, s := range p {
-		if s.Effect != allow && s.Effect != deny || len(s.Actions) == 0 || len(s.Resources) == 0 {
-			v.wrong(key, "a statement without Effect, Action or Resource")
-		}
-		values := slices.Concat(s.Actions, s.Resources)
-		for _, c := range s.Conditions {
-			values = append(values, c.Values...)
-		}
-		for _, value := range values {
-			if strings.Contains(value, "${") {
-				v.wrong(key, "the variable in %s is not understood", shown(value))
-			}
-		}
-		for _, action := range s.Actions {
-			if action != "*" && strings.Count(action, ":") != 1 {
-				v.wrong(key, "%s is no action", shown(action))
-			}
-		}
-		for _, resource := range s.Resources {
-			if resource != "*" && !strings.HasPrefix(resource, "arn:") {
-				v.wrong(key, "%s is no ARN", shown(resource))
-			}
-		}
-	}
-	return p
 }

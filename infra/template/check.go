@@ -459,7 +459,7 @@ func conditionName(n *node) (string, bool) {
 	return n.text, n.kind == scalar
 }
 
-// conditionCircles finds conditions that are part of themselves, and forgets them.
+// conditionCircles finds conditions that are part of themselves.
 func (c *checker) conditionCircles() {
 	needs := map[string][]string{}
 	var walk func(name string, n *node)
@@ -482,7 +482,8 @@ func (c *checker) conditionCircles() {
 
 // circles finds resources that need each other.
 func (c *checker) circles(needs map[string][]string) {
-	for {
+	const most = 10
+	for range most {
 		circle := findCircle(needs)
 		if circle == nil {
 			return
@@ -496,9 +497,8 @@ func (c *checker) circles(needs map[string][]string) {
 			return
 		}
 		c.add(r.place, c.doc.prefix+r.id, "", "circular dependency between resources: %s", strings.Join(circle, " → "))
-		for i := range len(circle) - 1 {
-			needs[circle[i]] = slices.DeleteFunc(needs[circle[i]], func(to string) bool { return to == circle[i+1] })
-		}
+		last := circle[len(circle)-2]
+		needs[last] = slices.DeleteFunc(needs[last], func(to string) bool { return to == circle[0] })
 	}
 }
 

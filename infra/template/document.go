@@ -158,8 +158,8 @@ func (p *parser) document(file, prefix string, within []string) *document {
 			p.add(key.place, "", key.text, "the section is not understood")
 		}
 	}
-	if n := len(d.resources); n == 0 || n > maxResources {
-		p.add(root.place, "", "Resources", "%d: CloudFormation takes 1 to %d", n, maxResources)
+	if section := root.get("Resources"); section == nil || len(section.keys) == 0 || len(section.keys) > maxResources {
+		p.add(root.place, "", "Resources", "CloudFormation takes 1 to %d", maxResources)
 		return d
 	}
 	p.nest(d, append(slices.Clone(within), file))
@@ -294,7 +294,9 @@ func (p *parser) output(name, n *node) *output {
 		case "Value":
 			out.value = value
 		case "Condition":
-			out.condition = value.text
+			if out.condition = value.text; value.kind != scalar {
+				p.add(value.place, "", "Outputs."+name.text+".Condition", "found %v, expected a text", value.kind)
+			}
 		default:
 			p.add(key.place, "", "Outputs."+name.text+"."+key.text, "not understood")
 		}

@@ -203,7 +203,7 @@ func (c Condition) holds(context map[string][]string, effect string) bool {
 	}
 	switch {
 	case !exists:
-		return o.set == "ForAllValues" || o.ifExists || o.negated && o.set == ""
+		return o.set == "ForAllValues" || o.set == "" && (o.ifExists || o.negated)
 	case o.set == "ForAllValues":
 		return !slices.ContainsFunc(values, func(v string) bool { return !one(v) })
 	case o.set == "ForAnyValue":

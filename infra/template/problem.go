@@ -69,7 +69,7 @@ func (ps *problems) err() error {
 		return nil
 	}
 	slices.SortStableFunc(ps.found, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Property, b.Property))
 	})
 	if ps.more > 0 {
 		ps.found = append(ps.found, Problem{File: ps.found[0].File, Message: fmt.Sprintf("and %d more", ps.more)})

@@ -66,7 +66,7 @@ func (s *scope) within(r *resource) *scope {
 		for i, key := range n.keys {
 			value := n.items[i]
 			if value.kind == list {
-				value = &node{place: value.place, kind: scalar, text: strings.Join(texts(value), ",")}
+				value = &node{place: value.place, kind: scalar, text: strings.Join(words(value), ",")}
 			}
 			given[key.text] = value
 		}
@@ -158,7 +158,7 @@ func (s *scope) evalCall(n *node) *node {
 			return value.text
 		}))
 	case "Fn::Join":
-		return text(strings.Join(texts(s.eval(argument.items[1])), argument.items[0].text))
+		return text(strings.Join(words(s.eval(argument.items[1])), argument.items[0].text))
 	case "Fn::Split":
 		out := &node{place: n.place, kind: list}
 		if value := s.eval(argument.items[1]); value != nil {
@@ -200,7 +200,9 @@ func (s *scope) reference(n *node, id, attr string) *node {
 			return text("amazonaws.com")
 		}
 		if value := s.parameters[id]; value != nil {
-			return value
+			here := *value
+			here.place = n.place
+			return &here
 		}
 	}
 	r := s.doc.resource(id)
@@ -282,17 +284,6 @@ func uuid(seed string) string {
 	sum := sha256.Sum256([]byte(seed))
 	x := hex.EncodeToString(sum[:16])
 	return x[:8] + "-" + x[8:12] + "-4" + x[13:16] + "-a" + x[17:20] + "-" + x[20:]
-}
-
-// texts answers the items of a list that are texts.
-func texts(n *node) []string {
-	var out []string
-	if n != nil {
-		for _, item := range n.items {
-			out = append(out, item.text)
-		}
-	}
-	return out
 }
 
 func wholeNumber(text string) (int, bool) {

@@ -101,23 +101,10 @@ func (v *view) flag(key string) bool {
 
 // list answers the items of a list, or the one value where one may stand for a list.
 func (v *view) list(key string) []*node {
-	switch n := v.get(key); {
-	case n == nil:
-		return nil
-	case n.kind == list:
-		return n.items
-	default:
-		return []*node{n}
-	}
+	return several(v.get(key))
 }
 
-func (v *view) texts(key string) []string {
-	var out []string
-	for _, n := range v.list(key) {
-		out = append(out, n.text)
-	}
-	return out
-}
+func (v *view) texts(key string) []string { return words(v.get(key)) }
 
 func (v *view) any(key string) any {
 	n := v.get(key)
@@ -187,57 +174,4 @@ func (v *view) done() {
 	for _, inner := range v.inner {
 		inner.done()
 	}
-}
-
-// statements reads a policy document.
-func (v *view) statements(key string) Policy {
-	n := v.get(key)
-	if n == nil {
-		return nil
-	}
-	return policyOf(n)
-}
-
-// policyOf reads an evaluated policy document, whose form was checked.
-func policyOf(document *node) Policy {
-	several := func(n *node) []*node {
-		switch {
-		case n == nil:
-			return nil
-		case n.kind == list:
-			return n.items
-		}
-		return []*node{n}
-	}
-	words := func(n *node) []string {
-		var out []string
-		for _, item := range several(n) {
-			out = append(out, item.text)
-		}
-		return out
-	}
-	var p Policy
-	for _, n := range several(document.get("Statement")) {
-		s := Statement{Effect: n.get("Effect").text, Actions: words(n.get("Action")), Resources: words(n.get("Resource"))}
-		if who := n.get("Principal"); who != nil {
-			if who.kind == scalar {
-				s.Principals = append(s.Principals, who.text)
-			}
-			for i, kind := range who.keys {
-				for _, name := range words(who.items[i]) {
-					s.Principals = append(s.Principals, kind.text+":"+name)
-				}
-			}
-		}
-		if conditions := n.get("Condition"); conditions != nil {
-			for i, operator := range conditions.keys {
-				keys := conditions.items[i]
-				for j, key := range keys.keys {
-					s.Conditions = append(s.Conditions, Condition{operator.text, key.text, words(keys.items[j])})
-				}
-			}
-		}
-		p = append(p, s)
-	}
-	return p
 }
