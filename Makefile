@@ -10,7 +10,7 @@ PACKAGES := ./...
 # The race detector multiplies memory and time: two packages at once is what a small machine bears.
 TESTFLAGS ?= -timeout 20m
 
-.PHONY: help run build agents demo test check format e2e bench fuzz tools ministack clean
+.PHONY: help run build agents demo test check format template deploy e2e bench fuzz tools ministack sam clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,17 @@ agents: tools ## build the agents of builds on AWS: bin/agents/linux-{amd64,arm6
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$${platform#linux-} $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(AGENTS)/$$platform ./infra/agent; \
 	  gzip -9nf $(AGENTS)/$$platform; \
 	done
+
+# sam build calls these from the root of the tree, one for each function and layer of template.yaml. A function's folder has its
+# name in small letters. FUNCTIONS_ARCH has to be the template's Architecture.
+FUNCTIONS_ARCH ?= arm64
+build-%Function:
+	@name=$*; CGO_ENABLED=0 GOOS=linux GOARCH=$(subst x86_64,amd64,$(FUNCTIONS_ARCH)) $(GO) build -tags lambda.norpc -trimpath -buildvcs=false -ldflags '-s -w' \
+	  -o "$(ARTIFACTS_DIR)/bootstrap" "./functions/$${name,,}"
+
+build-AgentsLayer: agents
+	@mkdir -p "$(ARTIFACTS_DIR)/agents"
+	@cp $(AGENTS)/linux-amd64.gz $(AGENTS)/linux-arm64.gz "$(ARTIFACTS_DIR)/agents/"
 
 run: build ## run the server, with a sandbox Bitbucket unless BITBUCKET_CLIENT_ID is set
 	@exec $(BIN) serve
@@ -47,6 +58,17 @@ check: tools ministack ## what CI runs: format, vet, staticcheck, build, tests w
 	@echo "== go.mod"; $(GO) mod verify >/dev/null; $(GO) mod tidy -diff
 	@echo "== build"; $(MAKE) --no-print-directory build
 	@echo "== tests"; $(GO) test -race $(TESTFLAGS) $(PACKAGES)
+
+# sam and cfn-lint need a region and no credentials.
+template: tools sam ## check the templates and build what they deploy, without an account
+	@echo "== cfn-lint"; AWS_DEFAULT_REGION=us-east-1 $(SAM_HOME)/bin/cfn-lint template.yaml infra/aws/data.yaml infra/aws/builds.yaml infra/aws/alarms.yaml
+	@echo "== shellcheck"; $(SAM_HOME)/bin/shellcheck infra/aws/deploy.sh
+	@echo "== sam validate"; AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
+	@echo "== sam build"; out=$$(AWS_DEFAULT_REGION=us-east-1 $(SAM) build 2>&1) || { echo "$$out"; exit 1; }
+
+ENV ?= dev
+deploy: tools sam ## deploy to AWS: make deploy ENV=dev|prod
+	@SAM=$(SAM) infra/aws/deploy.sh $(ENV)
 
 format: ## format the code
 	$(GO) tool gofumpt -w .
@@ -73,6 +95,22 @@ $(MINISTACK_HOME)/installed: infra/ministack/requirements.txt
 	@echo "installing MiniStack into $(MINISTACK_HOME)"
 	@python3 -m venv --clear $(MINISTACK_HOME)
 	@$(MINISTACK_HOME)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< || { echo "pip could not install MiniStack: see above; another one can be named in MINISTACK"; exit 1; }
+	@touch $@
+
+# The AWS SAM CLI and what checks templates, installed as MiniStack is. The list is complete, so nothing is to be resolved. It asks
+# nobody about newer versions and reports to nobody.
+SAM_HOME := bin/sam
+SAM      := $(SAM_HOME)/bin/sam
+export SAM_CLI_TELEMETRY := 0
+export __SAM_CLI_APP_DIR := $(CURDIR)/$(SAM_HOME)/settings
+sam: $(SAM_HOME)/installed ## install the AWS SAM CLI and cfn-lint (Python 3.11 or later)
+$(SAM_HOME)/installed: infra/aws/requirements.txt
+	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later with its venv module is missing, which the AWS SAM CLI needs"; exit 1; }
+	@echo "installing the AWS SAM CLI into $(SAM_HOME)"
+	@python3 -m venv --clear $(SAM_HOME)
+	@$(SAM_HOME)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< || { echo "pip could not install the AWS SAM CLI: see above"; exit 1; }
+	@mkdir -p $(SAM_HOME)/settings
+	@echo '{"telemetryEnabled": false, "lastVersionCheck": 4102444800.0}' > $(SAM_HOME)/settings/metadata.json
 	@touch $@
 
 clean: ## remove what was built (never data)

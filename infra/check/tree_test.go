@@ -147,5 +147,5 @@ func readTree(t *testing.T) *tree {
 
 // produced reports whether a folder holds what is not in version control.
 func produced(dir string) bool {
-	return dir == ".git" || dir == "bin" || dir == "data" || path.Base(dir) == "node_modules"
+	return dir == ".git" || dir == "bin" || dir == ".aws-sam" || dir == "data" || path.Base(dir) == "node_modules"
 }
