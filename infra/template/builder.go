@@ -245,6 +245,7 @@ func (m *made) function() {
 		m.last = append(m.last, func() {
 			role, _ := m.stack.Role(f.Role)
 			m.stack.Functions[i].Policy = role.Policy
+			m.mayDo(v, "DeadLetterQueue", f.ID, "sqs:SendMessage", f.Async.DeadLetter)
 		})
 	})
 }
@@ -260,13 +261,24 @@ func (m *made) async() Retry {
 	}
 }
 
-// retry reads how EventBridge goes on when it could not hand an event over.
-func (m *made) retry(v *view) Retry {
+// retry reads how EventBridge goes on when it could not hand an event over. caller is the ARN
+// of what hands it over; empty for EventBridge Scheduler, which does that with a role.
+func (m *made) retry(v *view, caller string) Retry {
 	policy := v.table("RetryPolicy")
+	dead := v.table("DeadLetterConfig")
+	if dead.given("Arn") && caller != "" {
+		m.last = append(m.last, func() {
+			for _, q := range m.stack.Queues {
+				if q.ARN == dead.text("Arn") {
+					m.reachable(dead, "Arn", caller, "", q.ID)
+				}
+			}
+		})
+	}
 	return Retry{
 		Retries:    policy.between("MaximumRetryAttempts", 185, 0, 185),
 		MaxAge:     policy.seconds("MaximumEventAgeInSeconds", 24*60*60, 60, 24*60*60),
-		DeadLetter: m.deadLetter(v.table("DeadLetterConfig"), "Arn"),
+		DeadLetter: m.deadLetter(dead, "Arn"),
 	}
 }
 
@@ -292,7 +304,8 @@ func (m *made) events() (queues bool) {
 		default:
 			v.text("State")
 			m.stack.Rules = append(m.stack.Rules, Rule{
-				Function: m.id, ARN: m.eventRule(names[i], v.text("RuleName")), Pattern: pattern(v, "Pattern"), Retry: m.retry(v),
+				Function: m.id, ARN: m.eventRule(names[i], v.text("RuleName")), Pattern: pattern(v, "Pattern"),
+				Retry: m.retry(v, m.eventRule(names[i], v.text("RuleName"))),
 			})
 		}
 	}
@@ -331,6 +344,12 @@ func (m *made) source(v *view, queue string, other func(*Source) *string) {
 	}
 	i := len(m.stack.Sources)
 	m.stack.Sources = append(m.stack.Sources, s)
+	m.last = append(m.last, func() {
+		for _, action := range []string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} {
+			q, _ := m.stack.Queue(m.stack.Sources[i].Queue)
+			m.mayDo(v, queue, m.stack.Sources[i].Function, action, q.ARN)
+		}
+	})
 	m.later(v, queue, v.text(queue), func(r Resource) { m.stack.Sources[i].Queue = r.ID }, queueARN)
 	if other != nil {
 		m.later(v, "FunctionName", v.text("FunctionName"), func(r Resource) { m.stack.Sources[i].Function = r.ID }, serverlessFunction, functionARN)
@@ -343,7 +362,7 @@ func (m *made) rate(v *view, key string, r Rate) {
 	if !ok {
 		v.wrong(key, "found %s: rate(5 minutes) and the like are understood", shown(v.text(key)))
 	}
-	r.Every, r.Retry = every, m.retry(v)
+	r.Every, r.Retry = every, m.retry(v, r.Caller)
 	m.stack.Rates = append(m.stack.Rates, r)
 }
 
@@ -461,6 +480,32 @@ func (m *made) route() {
 			v.wrong("Target", "no AWS::Lambda::Permission lets the API call %s for this route", to.function)
 		}
 	})
+}
+
+// mayDo complains where a function's role does not allow what Lambda does with it, without which
+// AWS refuses to make the function or its source.
+func (m *made) mayDo(v *view, key, function, action, resource string) {
+	f, ok := m.stack.Function(function)
+	role, ok2 := m.stack.Role(f.Role)
+	if ok && ok2 && resource != "" && !m.stack.May(role, action, resource, nil) {
+		v.wrong(key, "%s may not %s on %s", f.Role, action, resource)
+	}
+}
+
+// reachable complains where EventBridge may not bring a rule's events to their target.
+func (m *made) reachable(v *view, key, rule, function, queue string) {
+	const service = "events.amazonaws.com"
+	if q, ok := m.stack.Queue(queue); ok {
+		context := map[string][]string{"aws:SourceArn": {rule}, "aws:SecureTransport": {"true"}}
+		if !q.Policy.For("Service:"+service).Allows("sqs:SendMessage", q.ARN, context) {
+			v.wrong(key, "no AWS::SQS::QueuePolicy lets EventBridge send to %s", queue)
+		}
+	}
+	if _, ok := m.stack.Function(function); ok && !slices.ContainsFunc(m.stack.Permissions, func(p Permission) bool {
+		return p.Function == function && p.Principal == service && wildcard(p.Source, rule)
+	}) {
+		v.wrong(key, "no AWS::Lambda::Permission lets the rule call %s", function)
+	}
 }
 
 // callable reports whether API Gateway may call a function for a route.
@@ -602,7 +647,7 @@ func (m *made) rule() {
 	}
 	for _, target := range v.tables("Targets") {
 		target.text("Id")
-		arn, retry := target.text("Arn"), m.retry(target)
+		arn, retry := target.text("Arn"), m.retry(target, m.arn())
 		if v.given("ScheduleExpression") {
 			every, ok := parseRate(v.text("ScheduleExpression"))
 			if !ok {
@@ -611,6 +656,7 @@ func (m *made) rule() {
 			i := len(m.stack.Rates)
 			m.stack.Rates = append(m.stack.Rates, Rate{Every: every, Caller: m.arn(), Retry: retry})
 			m.later(target, "Arn", arn, func(r Resource) { m.stack.Rates[i].Function = r.ID }, functionARN)
+			m.last = append(m.last, func() { m.reachable(target, "Arn", m.arn(), m.stack.Rates[i].Function, "") })
 			continue
 		}
 		i := len(m.stack.Rules)
@@ -622,6 +668,9 @@ func (m *made) rule() {
 				m.stack.Rules[i].Queue = r.ID
 			}
 		}, functionARN, queueARN)
+		m.last = append(m.last, func() {
+			m.reachable(target, "Arn", m.arn(), m.stack.Rules[i].Function, m.stack.Rules[i].Queue)
+		})
 	}
 }
 

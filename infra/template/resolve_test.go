@@ -217,6 +217,15 @@ func TestUnresolved(t *testing.T) {
 			"Resources:\n" + api + "  S: {Type: 'AWS::ApiGatewayV2::Stage', Properties: {ApiId: nobody, StageName: $default, AutoDeploy: true, RouteSettings: {GET /z: {ThrottlingBurstLimit: 1}}}}\n", nil,
 			[]string{`5: S: ApiId: "nobody" is no AWS::ApiGatewayV2::Api`, `5: S: RouteSettings: there is no route "GET /z"`},
 		},
+		"what may not be done": {
+			"Resources:\n  Q: {Type: 'AWS::SQS::Queue'}\n  R: {Type: 'AWS::IAM::Role', Properties: {AssumeRolePolicyDocument: {Statement: []}}}\n" +
+				"  F: {Type: 'AWS::Serverless::Function', Properties: {Role: !GetAtt R.Arn, DeadLetterQueue: {Type: SQS, TargetArn: !GetAtt Q.Arn}, Events: {A: {Type: SQS, Properties: {Queue: !GetAtt Q.Arn}}, B: {Type: EventBridgeRule, Properties: {Pattern: {a: [b]}, DeadLetterConfig: {Arn: !GetAtt Q.Arn}}}}}}\n" +
+				"  E: {Type: 'AWS::Events::Rule', Properties: {EventPattern: {a: [b]}, Targets: [{Id: a, Arn: !GetAtt Q.Arn}, {Id: b, Arn: !GetAtt F.Arn}]}}\n", nil,
+			[]string{
+				"4: F: DeadLetterQueue: R may not sqs:SendMessage", "4: F: Events.A.Properties.Queue: R may not sqs:ReceiveMessage on arn", "4: F: Events.A.Properties.Queue: R may not sqs:DeleteMessage", "4: F: Events.A.Properties.Queue: R may not sqs:GetQueueAttributes",
+				"4: F: Events.B.Properties.DeadLetterConfig.Arn: no AWS::SQS::QueuePolicy lets EventBridge send to Q", "5: E: Targets[0].Arn: no AWS::SQS::QueuePolicy lets EventBridge send to Q", "5: E: Targets[1].Arn: no AWS::Lambda::Permission lets the rule call F",
+			},
+		},
 		"a permission for everybody": {
 			"Resources:\n  F: {Type: 'AWS::Serverless::Function'}\n  P: {Type: 'AWS::Lambda::Permission', Properties: {FunctionName: !Ref F, Action: lambda:InvokeFunction, Principal: s3.amazonaws.com}}\n", nil,
 			[]string{"3: P: SourceArn: without it anybody's s3.amazonaws.com"},
