@@ -37,6 +37,7 @@ func deployment() map[string]string {
 		"RUNNERHUB_REPORTS_QUEUE": "https://sqs.us-east-1.amazonaws.com/1/reports",
 		"RUNNERHUB_TOKENS_KEY":    "arn:aws:kms:us-east-1:1:key/t", "RUNNERHUB_HOOKS_KEY": "arn:aws:kms:us-east-1:1:key/h",
 		"RUNNERHUB_BUILD_PROJECT": "project", "RUNNERHUB_LOG_GROUP": "group", "RUNNERHUB_CONCURRENCY": "2", "RUNNERHUB_AGENTS": "/opt/agents",
+		"RUNNERHUB_SCHEDULE_GROUP": "group", "RUNNERHUB_SCHEDULE_ROLE": "arn:aws:iam::1:role/r", "RUNNERHUB_DELIVERIES_QUEUE_ARN": "arn:aws:sqs:us-east-1:1:deliveries",
 	}
 }
 
@@ -82,6 +83,14 @@ func TestPartsReadTheirOwn(t *testing.T) {
 			_, err = Grants(e, stored, bb)
 			return err
 		}, append([]string{"RUNNERHUB_TABLE", "RUNNERHUB_TOKENS_KEY"}, bitbucket...)},
+		"timekeeper": {func(e Environment) error {
+			stored, err := Store(e)
+			if err != nil {
+				return err
+			}
+			_, err = Timekeeper(e, stored)
+			return err
+		}, []string{"RUNNERHUB_TABLE", "RUNNERHUB_SCHEDULE_GROUP", "RUNNERHUB_SCHEDULE_ROLE", "RUNNERHUB_DELIVERIES_QUEUE_ARN"}},
 		"builds":  {func(e Environment) error { _, err := Builds(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT"}},
 		"starter": {func(e Environment) error { _, err := Starter(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT", "RUNNERHUB_LOG_GROUP"}},
 		"logs":    {func(e Environment) error { _, err := Logs(e); return err }, []string{"RUNNERHUB_LOG_GROUP"}},

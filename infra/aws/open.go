@@ -21,6 +21,8 @@ import (
 	"runnerhub/shared/setting"
 	"runnerhub/shared/store"
 	"runnerhub/shared/table/dynamo"
+	"runnerhub/shared/timekeeper"
+	"runnerhub/shared/timetable/scheduler"
 	"runnerhub/shared/vault/kms"
 )
 
@@ -162,6 +164,21 @@ func (e Environment) runner(group string) (*codebuild.Runner, error) {
 		return nil, fmt.Errorf("RUNNERHUB_BUILD_PROJECT is %q: %w", project, err)
 	}
 	return r, nil
+}
+
+// Timekeeper opens EventBridge Scheduler, as who keeps it in line with the stored schedules.
+func Timekeeper(e Environment, stored *store.Store) (*timekeeper.Keeper, error) {
+	group, err := e.need("RUNNERHUB_SCHEDULE_GROUP", deployed)
+	role, err2 := e.need("RUNNERHUB_SCHEDULE_ROLE", deployed)
+	queue, err3 := e.need("RUNNERHUB_DELIVERIES_QUEUE_ARN", deployed)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, err
+	}
+	timetable, err := scheduler.New(scheduler.Deps{Config: e.sdk, Group: group, Queue: queue, Role: role, NewID: random.ID})
+	if err != nil {
+		return nil, fmt.Errorf("RUNNERHUB_SCHEDULE_GROUP is %q, RUNNERHUB_SCHEDULE_ROLE %q, RUNNERHUB_DELIVERIES_QUEUE_ARN %q: %w", group, role, queue, err)
+	}
+	return timekeeper.New(timekeeper.Deps{Store: stored, Timetable: timetable, Now: time.Now, NewID: random.ID})
 }
 
 // Logs opens the logs of builds.

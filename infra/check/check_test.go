@@ -23,6 +23,8 @@ func rules() map[string]rule {
 		"no functional options":                  noOptions,
 		"tests neither sleep nor skip":           noSleepNoSkip,
 		"functions are wiring only":              thinFunctions,
+		"functions say their rules":              functionsSayTheirRules,
+		"functions have sample events":           functionsHaveSamples,
 		"no paths of a machine, no registries":   noForeignAddresses,
 		"links lead somewhere":                   linksLeadSomewhere,
 		"every decision is listed":               decisionsAreListed,
@@ -31,6 +33,8 @@ func rules() map[string]rule {
 		"the architecture knows every package":   packagesAreDescribed,
 		"tests run side by side":                 testsAreParallel,
 		"template and environments agree":        environmentsAgree,
+		"template and programs agree":            functionsAreDeployed,
+		"template and routes agree":              routesAgree,
 	}
 }
 
@@ -205,6 +209,24 @@ const (
 			thinFunctions,
 			map[string]string{"functions/webhook/main.go": "package main\n" + strings.Repeat("\n", 80), "functions/auth/main.go": "package main\n", "functions/auth/more.go": "package main\n"},
 			[]string{"functions/auth/more.go: ", "functions/webhook/main.go: "},
+		},
+		"a function that says nothing": {
+			functionsSayTheirRules,
+			map[string]string{
+				"functions/auth/main.go":    "// Command auth is.\n//\n// Trigger: x Timeout: x Retries: none.\n//\n//\tsuccess refusal failure crash\npackage main",
+				"functions/webhook/main.go": "// Trigger: x Timeout: x crash, timeout\npackage main",
+				"functions/sweep/main.go":   "// Trigger: x Timeout: x Retries: x success refusal failure crash timeout\npackage main",
+				"infra/standalone/main.go":  "package main",
+			},
+			[]string{"auth/main.go: its package comment says nothing of \"timeout\"", "webhook/main.go: its package comment says nothing of \"Retries:\""},
+		},
+		"a function without a sample": {
+			functionsHaveSamples,
+			map[string]string{
+				"functions/auth/main.go": "package main", "functions/sweep/main.go": "package main", "events/README.md": "",
+				"events/sweep/tick.json": "{}", "events/nobody/tick.json": "{}", "events/sweep/a.json": "{", "events/b.json": "{}",
+			},
+			[]string{"events/b.json: ", "events/nobody/tick.json: ", "events/sweep/a.json: ", "functions/auth/main.go: "},
 		},
 		"addresses": {
 			noForeignAddresses,

@@ -119,6 +119,10 @@ func TestLeastPrivilege(t *testing.T) {
 	consume := func(queue string) []string {
 		return cross("sqs:ReceiveMessage sqs:DeleteMessage sqs:ChangeMessageVisibility sqs:GetQueueAttributes", queue, "")
 	}
+	timetable := slices.Concat(
+		cross("scheduler:GetSchedule scheduler:CreateSchedule scheduler:UpdateSchedule scheduler:DeleteSchedule", "Builds.ScheduleGroup", ""),
+		cross("iam:PassRole", "Builds.ScheduleRole", " if iam:PassedToService StringEquals scheduler.amazonaws.com"),
+	)
 	write := func(log string) []string { return cross("logs:CreateLogStream logs:PutLogEvents", log, "") }
 	want := map[string][]string{
 		"WebhookRole": slices.Concat(
@@ -126,15 +130,11 @@ func TestLeastPrivilege(t *testing.T) {
 			send(deliveries),
 			cross("kms:Decrypt", "Data.HooksKey", ifHook),
 		),
-		"AuthRole":   slices.Concat(state, tokens, consumer),
-		"ReposRole":  slices.Concat(state, tokens, consumer, cross("kms:GenerateDataKey kms:Decrypt", "Data.HooksKey", ifHook)),
-		"AppsRole":   state,
-		"BuildsRole": slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), cross("logs:DescribeLogStreams logs:GetLogEvents", buildLog, "")),
-		"SchedulesRole": slices.Concat(
-			state,
-			cross("scheduler:GetSchedule scheduler:CreateSchedule scheduler:UpdateSchedule scheduler:DeleteSchedule", "Builds.ScheduleGroup", ""),
-			cross("iam:PassRole", "Builds.ScheduleRole", " if iam:PassedToService StringEquals scheduler.amazonaws.com"),
-		),
+		"AuthRole":      slices.Concat(state, tokens, consumer),
+		"ReposRole":     slices.Concat(state, tokens, consumer, cross("kms:GenerateDataKey kms:Decrypt", "Data.HooksKey", ifHook)),
+		"AppsRole":      state,
+		"BuildsRole":    slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), cross("logs:DescribeLogStreams logs:GetLogEvents", buildLog, "")),
+		"SchedulesRole": slices.Concat(state, timetable),
 		"DispatchRole": slices.Concat(
 			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild", project, ""), write(buildLog),
 		),
@@ -142,7 +142,7 @@ func TestLeastPrivilege(t *testing.T) {
 			state, tokens, consumer, consume(reports), send(deliveries+" "+reports+" "+events), cross("codebuild:BatchGetBuilds", project, ""),
 		),
 		"RefreshRole":         slices.Concat(state, tokens, consumer),
-		"SweepRole":           slices.Concat(state, send(deliveries+" "+reports), cross("codebuild:BatchGetBuilds codebuild:StopBuild", project, "")),
+		"SweepRole":           slices.Concat(state, send(deliveries+" "+reports), cross("codebuild:BatchGetBuilds codebuild:StopBuild", project, ""), timetable),
 		"Builds.Role":         write(buildLog),
 		"Builds.ScheduleRole": send(deliveries),
 	}
