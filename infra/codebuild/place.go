@@ -113,8 +113,9 @@ func (p *place) clear() error {
 func (p *place) killRest() error {
 	for until := time.Now().Add(killPatience); ; time.Sleep(tick) {
 		if p.uid != 0 {
-			// One call of the kernel for all of the user's processes: none can fork past it.
-			cmd := exec.Command("/bin/sh", "-c", "kill -KILL -1")
+			// One call of the kernel for all of the user's processes: none can fork past it. As root it would end
+			// the whole machine, so the shell looks who it is first.
+			cmd := exec.Command("/bin/sh", "-c", `test "$(id -u)" -eq "$0" && kill -KILL -1`, strconv.Itoa(p.uid))
 			cmd.Env, cmd.SysProcAttr = []string{}, p.attributes()
 			_ = cmd.Run() // fails when there is none
 		}

@@ -269,35 +269,49 @@ func alive(t *testing.T, pid string) bool {
 	return !strings.Contains(string(stat), ") Z ")
 }
 
-// TestConformance runs the suite. It is over long before a token is forgotten, so an attempt never starts twice
-// here; TestTokenForgotten is about that.
-func TestConformance(t *testing.T) {
+// TestEndpoint runs the suite, and what only faults show, on an endpoint that runs the buildspec that ships.
+func TestEndpoint(t *testing.T) {
 	t.Parallel()
 	f := newFront(t)
-	runnertest.Run(t, func(t *testing.T) runnertest.Subject {
-		const slots = 3
-		s := newSite(t, f, slots)
-		return runnertest.Subject{
-			Slots: slots, Alive: alive, Private: true,
-			Open: func(t *testing.T, notify func(context.Context, runner.Event)) runnertest.Instance {
-				r := s.driver()
-				s.listen(func(ctx context.Context, id string) {
-					e, err := r.Event(ctx, id)
-					if err != nil {
-						t.Errorf("Event: %v", err)
-						return
-					}
-					notify(ctx, e)
-				})
-				var once sync.Once
-				return runnertest.Instance{
-					Runner: behind{r, f},
-					Log:    func(_ *testing.T, build string) []buildlog.Line { return s.log(build) },
-					Close:  func() { once.Do(func() { s.listen(nil) }) },
-				}
-			},
-		}
+	t.Run("Suite", func(t *testing.T) {
+		t.Parallel()
+		runnertest.Run(t, func(t *testing.T) runnertest.Subject { return subject(t, f) })
 	})
+	for name, test := range map[string]func(*stage){
+		"LostAnswers": lostAnswers, "TokenForgotten": tokenForgotten, "Capacity": capacity, "Events": events, "RunningEvent": runningEvent,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(newStage(t, f))
+		})
+	}
+}
+
+// subject is a driver for the suite. The suite is over long before a token is forgotten, so an attempt never starts
+// twice in it; tokenForgotten is about that.
+func subject(t *testing.T, f *front) runnertest.Subject {
+	const slots = 3
+	s := newSite(t, f, slots)
+	return runnertest.Subject{
+		Slots: slots, Alive: alive, Private: true,
+		Open: func(t *testing.T, notify func(context.Context, runner.Event)) runnertest.Instance {
+			r := s.driver()
+			s.listen(func(ctx context.Context, id string) {
+				e, err := r.Event(ctx, id)
+				if err != nil {
+					t.Errorf("Event: %v", err)
+					return
+				}
+				notify(ctx, e)
+			})
+			var once sync.Once
+			return runnertest.Instance{
+				Runner: behind{r, f},
+				Log:    func(_ *testing.T, build string) []buildlog.Line { return s.log(build) },
+				Close:  func() { once.Do(func() { s.listen(nil) }) },
+			}
+		},
+	}
 }
 
 // Who only looks at builds needs no log group, and cannot start one.
