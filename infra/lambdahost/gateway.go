@@ -167,10 +167,12 @@ func (g *gateway) fate(w http.ResponseWriter, i *instance, call Call, after bool
 	return false
 }
 
-// refuses says why the policies do not allow a call, or nothing.
+// refuses says why the policies do not allow a call, that of the function's role and that of a key or a
+// queue itself; or nothing.
 func (g *gateway) refuses(f *function, ask asked) string {
+	role, _ := g.host.Stack.Role(f.Role)
 	for _, n := range ask.needs {
-		if f.Policy.Allows(n.action, n.resource, n.context) {
+		if g.host.Stack.May(role, n.action, n.resource, n.context) {
 			continue
 		}
 		why := fmt.Sprintf("%s may not %s on %s with %v", f.ID, n.action, n.resource, n.context)

@@ -559,11 +559,12 @@ func permissions(t *testing.T, w *wire) {
 	var calls []Call
 	fates := map[string]Fate{}
 	b := newBed(t, w.url, func(d *Deps) {
-		d.Stack.Functions[0].Policy = template.Policy{{
+		d.Stack.Functions[0].Role = "WorkRole"
+		d.Stack.Roles = []template.Role{{ID: "WorkRole", Policy: template.Policy{{
 			Effect:  "Allow",
 			Actions: []string{"dynamodb:GetItem"}, Resources: []string{"arn:aws:dynamodb:*:*:table/stack-table"},
 			Conditions: []template.Condition{{Operator: "ForAllValues:StringLike", Key: "dynamodb:LeadingKeys", Values: []string{"HOOK#*"}}},
-		}}
+		}}}}
 		d.Watch = func(c Call, after bool) Fate {
 			mu.Lock()
 			defer mu.Unlock()
