@@ -48,7 +48,7 @@ demo: ## walk through a first build against a running `make run`
 test: tools ministack ## run every test
 	$(GO) test $(TESTFLAGS) $(PACKAGES)
 
-e2e: tools ## run the end-to-end scripts: make e2e STACK=standalone
+e2e: tools $(if $(filter standalone,$(STACK)),,ministack) ## run the end-to-end scripts: make e2e STACK=standalone or STACK=lambda, or both
 	STACK="$(STACK)" $(GO) test $(TESTFLAGS) -count=1 -parallel 8 ./infra/e2e
 
 check: tools ministack ## what CI runs: format, vet, staticcheck, build, tests with the race detector

@@ -33,22 +33,25 @@ func scripts() []script {
 	}
 }
 
-// TestEndToEnd runs every script against the stack that STACK names.
+// TestEndToEnd runs every script against the stack that STACK names, or against each of them.
 func TestEndToEnd(t *testing.T) {
-	stacks := map[string]func(*testing.T) stack{"standalone": newStandalone}
-	name := os.Getenv("STACK")
-	if name == "" {
-		name = "standalone"
+	stacks := map[string]func(*testing.T) stack{"standalone": newStandalone, "lambda": newLambda}
+	names := slices.Sorted(maps.Keys(stacks))
+	if name := os.Getenv("STACK"); name != "" {
+		if stacks[name] == nil {
+			t.Fatalf("STACK is %q; it is one of: %s", name, strings.Join(names, ", "))
+		}
+		names = []string{name}
 	}
-	open, ok := stacks[name]
-	if !ok {
-		t.Fatalf("STACK is %q; it is one of: %s", name, strings.Join(slices.Sorted(maps.Keys(stacks)), ", "))
-	}
-	s := open(t)
-	for _, script := range append(s.scripts(), scripts()...) {
-		t.Run(script.name, func(t *testing.T) {
-			t.Parallel()
-			script.run(t, s)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			s := stacks[name](t)
+			for _, script := range append(s.scripts(), scripts()...) {
+				t.Run(script.name, func(t *testing.T) {
+					t.Parallel()
+					script.run(t, s)
+				})
+			}
 		})
 	}
 }

@@ -33,15 +33,19 @@ func newStandalone(t *testing.T) stack {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the program: %v\n%s", err, out)
 	}
-	// go test answers from its cache unless a file changed that the test looked at, and
-	// does not see what the compiler did. Listing a folder is looking at its files.
-	for _, sources := range []string{"../standalone", "../sandbox", "../../shared"} {
-		err := filepath.WalkDir(sources, func(_ string, _ os.DirEntry, err error) error { return err })
-		if err != nil {
+	watchSources(t, "../standalone", "../sandbox", "../../shared")
+	return &standalone{program}
+}
+
+// watchSources looks at files that a build was made of: go test answers from its cache unless a file changed that the
+// test looked at, and does not see what the compiler did. Listing a folder is looking at its files.
+func watchSources(t *testing.T, folders ...string) {
+	t.Helper()
+	for _, folder := range folders {
+		if err := filepath.WalkDir(folder, func(_ string, _ os.DirEntry, err error) error { return err }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return &standalone{program}
 }
 
 func (*standalone) scripts() []script {

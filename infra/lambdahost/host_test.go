@@ -86,6 +86,7 @@ func obey(ctx context.Context, o order) (any, error) {
 	case "flood":
 		return strings.Repeat("x", maxAnswer), nil
 	case "background": // goes on after the answer, were it not frozen
+		appendTo(o.File, "begun")
 		go func() {
 			for range time.Tick(time.Millisecond) {
 				appendTo(o.File, ".")

@@ -1,10 +1,12 @@
 package lambdahost
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,8 +22,6 @@ type Provisioning struct {
 	// Visibility replaces that of the queues whose messages functions get, where a test cannot wait
 	// that long for a function that died; 0: as the template has it.
 	Visibility time.Duration
-	// Secret is the value of the secrets that the template declares.
-	Secret string
 }
 
 // Provision makes what the template declares, as far as functions need it: tables, queues, keys,
@@ -76,7 +76,9 @@ func (m *maker) queues(ctx context.Context, s *template.Stack) error {
 	for _, source := range s.Sources {
 		fed[source.Queue] = true
 	}
-	for _, q := range s.Queues {
+	// Those for dead letters first: another one names them.
+	ordered := slices.SortedStableFunc(slices.Values(s.Queues), func(a, b template.Queue) int { return cmp.Compare(len(a.DeadLetter), len(b.DeadLetter)) })
+	for _, q := range ordered {
 		visibility := q.Visibility
 		if fed[q.ID] && m.Visibility > 0 {
 			visibility = m.Visibility
@@ -129,7 +131,7 @@ func (m *maker) buckets(ctx context.Context, s *template.Stack) error {
 func (m *maker) secrets(ctx context.Context, s *template.Stack) error {
 	for _, secret := range s.Secrets {
 		var out struct{ ARN string }
-		in := map[string]any{"Name": secret.Name, "SecretString": m.Secret, "ClientRequestToken": requestID()}
+		in := map[string]any{"Name": secret.Name, "SecretString": secret.Value, "ClientRequestToken": requestID()}
 		if err := m.wire.call(ctx, "secretsmanager", "secretsmanager.CreateSecret", in, &out); err != nil {
 			return err
 		}

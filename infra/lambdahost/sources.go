@@ -37,30 +37,47 @@ type received struct {
 	Attributes    map[string]string `json:"Attributes"`
 }
 
-// run polls until ctx ends, and waits for what is at work.
+// run receives until ctx ends, and waits for the batches at work. One receive at a time is enough on
+// one machine; batches are delivered side by side.
 func (s *source) run(ctx context.Context) {
-	pollers := s.Concurrency
-	if pollers == 0 {
-		pollers = s.host.Instances
+	most := s.Concurrency
+	if most == 0 {
+		most = s.host.Instances
 	}
 	if s.function.Concurrency > 0 {
-		pollers = min(pollers, s.function.Concurrency)
+		most = min(most, s.function.Concurrency)
 	}
+	room := make(chan struct{}, most)
 	var all sync.WaitGroup
-	for range pollers {
+	defer all.Wait()
+	for {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		batch, err := s.receive(ctx)
+		if err != nil {
+			s.host.Log.Error("polling", "queue", s.queue.Name, "error", err)
+			pause(ctx, time.Second)
+		}
+		if len(batch) == 0 {
+			<-room
+			continue
+		}
 		all.Go(func() {
-			for ctx.Err() == nil {
-				if err := s.once(ctx); err != nil && ctx.Err() == nil {
-					s.host.Log.Error("polling", "queue", s.queue.Name, "error", err)
-					pause(ctx, time.Second)
-				}
+			defer func() { <-room }()
+			if err := s.deliver(ctx, batch); err != nil {
+				s.host.Log.Error("delivering", "queue", s.queue.Name, "error", err)
 			}
 		})
 	}
-	all.Wait()
 }
 
-func (s *source) once(ctx context.Context) error {
+// receive answers a batch, or none.
+func (s *source) receive(ctx context.Context) ([]received, error) {
 	var batch struct {
 		Messages []received `json:"Messages"`
 	}
@@ -68,13 +85,13 @@ func (s *source) once(ctx context.Context) error {
 		"QueueUrl": s.queue.URL, "MaxNumberOfMessages": min(s.BatchSize, 10), "WaitTimeSeconds": receiveWait,
 		"AttributeNames": []string{"All"}, "MessageSystemAttributeNames": []string{"All"},
 	}, &batch)
-	if err != nil || len(batch.Messages) == 0 {
-		return err
+	if err != nil {
+		return nil, err
 	}
 	if ctx.Err() != nil {
-		return s.giveBack(context.WithoutCancel(ctx), batch.Messages)
+		return nil, s.giveBack(context.WithoutCancel(ctx), batch.Messages)
 	}
-	return s.deliver(ctx, batch.Messages)
+	return batch.Messages, nil
 }
 
 // giveBack makes messages visible that nobody was given.

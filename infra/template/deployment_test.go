@@ -119,11 +119,12 @@ func TestLeastPrivilege(t *testing.T) {
 	consume := func(queue string) []string {
 		return cross("sqs:ReceiveMessage sqs:DeleteMessage sqs:ChangeMessageVisibility sqs:GetQueueAttributes", queue, "")
 	}
+	write := func(log string) []string { return cross("logs:CreateLogStream logs:PutLogEvents", log, "") }
+	read := func(log string) []string { return cross("logs:DescribeLogStreams logs:GetLogEvents", log, "") }
 	timetable := slices.Concat(
 		cross("scheduler:GetSchedule scheduler:CreateSchedule scheduler:UpdateSchedule scheduler:DeleteSchedule", "Builds.ScheduleGroup", ""),
 		cross("iam:PassRole", "Builds.ScheduleRole", " if iam:PassedToService StringEquals scheduler.amazonaws.com"),
 	)
-	write := func(log string) []string { return cross("logs:CreateLogStream logs:PutLogEvents", log, "") }
 	want := map[string][]string{
 		"WebhookRole": slices.Concat(
 			cross("dynamodb:GetItem", table, " if dynamodb:LeadingKeys ForAllValues:StringLike HOOK#*"),
@@ -133,10 +134,11 @@ func TestLeastPrivilege(t *testing.T) {
 		"AuthRole":      slices.Concat(state, tokens, consumer),
 		"ReposRole":     slices.Concat(state, tokens, consumer, cross("kms:GenerateDataKey kms:Decrypt", "Data.HooksKey", ifHook)),
 		"AppsRole":      state,
-		"BuildsRole":    slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), cross("logs:DescribeLogStreams logs:GetLogEvents", buildLog, "")),
+		"BuildsRole":    slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), read(buildLog)),
 		"SchedulesRole": slices.Concat(state, timetable),
 		"DispatchRole": slices.Concat(
-			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild", project, ""), write(buildLog),
+			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild", project, ""),
+			write(buildLog), read(buildLog),
 		),
 		"ReportRole": slices.Concat(
 			state, tokens, consumer, consume(reports), send(deliveries+" "+reports+" "+events), cross("codebuild:BatchGetBuilds", project, ""),
