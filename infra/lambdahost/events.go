@@ -74,8 +74,7 @@ func (h *Host) keep(ctx context.Context, queue string, payload []byte) {
 		if q.ARN != queue {
 			continue
 		}
-		err := h.services.call(ctx, "sqs", "AmazonSQS.SendMessage", map[string]any{"QueueUrl": q.URL, "MessageBody": string(payload)}, nil)
-		if err != nil {
+		if err := SendMessage(ctx, h.Services, q, string(payload)); err != nil {
 			h.Log.Error("an event was lost", "queue", q.Name, "error", err)
 		}
 	}

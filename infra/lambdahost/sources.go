@@ -166,6 +166,11 @@ func (s *source) failed(answer []byte, messages []received) ([]string, error) {
 	return failed, nil
 }
 
+// SendMessage puts a message into a queue of the services at an address.
+func SendMessage(ctx context.Context, services string, q template.Queue, body string) error {
+	return newWire(services).call(ctx, "sqs", "AmazonSQS.SendMessage", map[string]any{"QueueUrl": q.URL, "MessageBody": body}, nil)
+}
+
 // QueueState is how many messages a queue holds.
 type QueueState struct{ Visible, Hidden, Delayed int }
 

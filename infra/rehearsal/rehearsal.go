@@ -24,6 +24,7 @@ import (
 	"runnerhub/infra/codebuild"
 	"runnerhub/infra/lambdahost"
 	"runnerhub/infra/sandbox"
+	"runnerhub/infra/scheduler"
 	"runnerhub/infra/template"
 )
 
@@ -101,8 +102,6 @@ type Deps struct {
 	Instances int
 	Twice     bool
 	Watch     func(lambdahost.Call, bool) lambdahost.Fate
-	// Scheduler speaks the wire format of EventBridge Scheduler; nil: MiniStack's.
-	Scheduler http.Handler
 	// Output is where functions and host write; may be nil.
 	Output io.Writer
 }
@@ -115,9 +114,12 @@ type Installation struct {
 	Sandbox    *sandbox.Sandbox
 	Stack      *template.Stack
 
-	deps  Deps
-	log   *slog.Logger
-	front *http.Server // of the sandbox
+	deps      Deps
+	log       *slog.Logger
+	front     *http.Server // of the sandbox
+	scheduler *scheduler.Scheduler
+	running   sync.WaitGroup // it
+	end       context.CancelFunc
 
 	mu   sync.Mutex
 	host *lambdahost.Host // nil while it does not run
@@ -144,7 +146,7 @@ func New(ctx context.Context, d Deps) (*Installation, error) {
 	if err := in.provision(ctx); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
-	if err := in.builds(); err != nil {
+	if err := errors.Join(in.builds(), in.schedules()); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
@@ -240,6 +242,38 @@ func (in *Installation) builds() error {
 	return nil
 }
 
+// schedules opens EventBridge Scheduler with the template's groups.
+func (in *Installation) schedules() error {
+	var groups []string
+	for _, g := range in.Stack.ScheduleGroups {
+		groups = append(groups, g.Name)
+	}
+	var err error
+	in.scheduler, err = scheduler.New(scheduler.Deps{Groups: groups, Now: time.Now, Send: in.due, Log: in.log})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	in.end = cancel
+	in.running.Go(func() { in.scheduler.Run(ctx) })
+	return nil
+}
+
+// due sends what a schedule has to say, if the role that it names may do that.
+func (in *Installation) due(ctx context.Context, d scheduler.Delivery) error {
+	for _, role := range in.Stack.Roles {
+		if role.ARN != d.Role || !role.Policy.Allows("sqs:SendMessage", d.Target, nil) {
+			continue
+		}
+		for _, q := range in.Stack.Queues {
+			if q.ARN == d.Target {
+				return lambdahost.SendMessage(ctx, in.deps.Services, q, d.Input)
+			}
+		}
+	}
+	return fmt.Errorf("schedule %s: no role %s may send to %s", d.Name, d.Role, d.Target)
+}
+
 func newUUID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails
@@ -255,7 +289,7 @@ func (in *Installation) Start() error {
 	d := in.deps
 	host, err := lambdahost.New(lambdahost.Deps{
 		Stack: in.Stack, Region: region, Account: account, Programs: d.Programs.dir, Layers: d.Programs.layers, Listener: l,
-		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: d.Scheduler, Forge: in.Forge,
+		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: in.scheduler, Forge: in.Forge,
 		Instances: d.Instances, Twice: d.Twice, Watch: d.Watch, Output: d.Output, Log: in.log,
 	})
 	if err != nil {
@@ -313,6 +347,10 @@ func (in *Installation) Close() error {
 	var errs []error
 	if in.CodeBuild != nil {
 		errs = append(errs, in.CodeBuild.Close())
+	}
+	if in.end != nil {
+		in.end()
+		in.running.Wait()
 	}
 	if in.Host() != nil {
 		errs = append(errs, in.Stop())
