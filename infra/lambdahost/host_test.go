@@ -192,7 +192,7 @@ func newBed(t *testing.T, services string, change func(*Deps)) *bed {
 	f := template.Function{ID: "WorkFunction", Name: "stack-work", Timeout: 30 * time.Second, Memory: 512}
 	d := Deps{
 		Stack: &template.Stack{Functions: []template.Function{f}}, Region: region, Account: account, Programs: b.dir, Listener: listener,
-		Services: services, Instances: 4, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Services: services, Instances: 4, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
 		change(&d)
