@@ -213,31 +213,7 @@ func (m *made) function() {
 		}
 		m.later(v, "Role", v.text("Role"), func(r Resource) { f.Role = r.ID }, roleARN)
 	} else {
-		role := m.scope.role(m.resource)
-		f.Role = m.id + "Role"
-		made := Role{ID: f.Role, Name: m.scope.name(role), ARN: m.scope.attribute(role, "Arn"), Trust: Policy{{
-			Effect: allow, Actions: []string{"sts:AssumeRole"}, Principals: []string{"Service:lambda.amazonaws.com"},
-		}}, Managed: []string{basicExecution}}
-		if queues {
-			made.Managed = append(made.Managed, queueExecution)
-		}
-		for _, n := range v.list("Policies") {
-			if n.kind == scalar {
-				made.Managed = append(made.Managed, arnOfManaged(n.text))
-				continue
-			}
-			made.Policy = append(made.Policy, m.document(v, "Policies", n, ofRole)...)
-		}
-		if target := f.Async.DeadLetter; target != "" {
-			made.Policy = append(made.Policy, Statement{Effect: allow, Actions: []string{"sqs:SendMessage"}, Resources: []string{target}})
-		}
-		for _, arn := range made.Managed {
-			made.Policy = append(made.Policy, managed(arn)...)
-		}
-		own := Resource{f.Role, role.kind}
-		m.builder.name(own, m.scope.attribute(role, ""), "")
-		m.builder.name(own, made.ARN, ".Arn")
-		m.stack.Roles = append(m.stack.Roles, made)
+		f.Role = m.ownRole(f.Async.DeadLetter, queues)
 	}
 	m.stack.Functions = append(m.stack.Functions, f)
 	m.links = append(m.links, func() {
@@ -248,6 +224,36 @@ func (m *made) function() {
 			m.mayDo(v, "DeadLetterQueue", f.ID, "sqs:SendMessage", f.Async.DeadLetter)
 		})
 	})
+}
+
+// ownRole makes the role that SAM makes for a function that names none: it lets the function do
+// what its Policies say, leave dead letters, and what SAM takes managed policies for.
+func (m *made) ownRole(deadLetter string, queues bool) (id string) {
+	v, role := m.view, m.scope.role(m.resource)
+	made := Role{ID: m.id + "Role", Name: m.scope.name(role), ARN: m.scope.attribute(role, "Arn"), Trust: Policy{{
+		Effect: allow, Actions: []string{"sts:AssumeRole"}, Principals: []string{"Service:lambda.amazonaws.com"},
+	}}, Managed: []string{basicExecution}}
+	if queues {
+		made.Managed = append(made.Managed, queueExecution)
+	}
+	for _, n := range v.list("Policies") {
+		if n.kind == scalar {
+			made.Managed = append(made.Managed, arnOfManaged(n.text))
+			continue
+		}
+		made.Policy = append(made.Policy, m.document(v, "Policies", n, ofRole)...)
+	}
+	if deadLetter != "" {
+		made.Policy = append(made.Policy, Statement{Effect: allow, Actions: []string{"sqs:SendMessage"}, Resources: []string{deadLetter}})
+	}
+	for _, arn := range made.Managed {
+		made.Policy = append(made.Policy, managed(arn)...)
+	}
+	own := Resource{made.ID, role.kind}
+	m.builder.name(own, m.scope.attribute(role, ""), "")
+	m.builder.name(own, made.ARN, ".Arn")
+	m.stack.Roles = append(m.stack.Roles, made)
+	return made.ID
 }
 
 // async reads what becomes of an event that the function fails on.
