@@ -26,6 +26,7 @@ agents: tools ## build the agents of builds on AWS: bin/agents/linux-{amd64,arm6
 	@for platform in linux-amd64 linux-arm64; do \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$${platform#linux-} $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(AGENTS)/$$platform ./infra/agent; \
 	  gzip -9nf $(AGENTS)/$$platform; \
+	  test $$(wc -c <$(AGENTS)/$$platform.gz) -lt 4000000 || { echo "the agent is too large for an answer of a Lambda function"; exit 1; }; \
 	done
 
 # sam build calls these from the root of the tree, one for each function and layer of template.yaml. A function's folder has its

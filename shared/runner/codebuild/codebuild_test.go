@@ -117,7 +117,7 @@ type site struct {
 	open   chan struct{}                 // closed when there is one
 }
 
-func newSite(t *testing.T, f *front, limit int) *site {
+func newSite(t *testing.T, f *front, limit int, change func(*endpoint.Deps)) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "codebuild") // others can get to it, unlike t.TempDir
 	if err != nil {
@@ -135,12 +135,15 @@ func newSite(t *testing.T, f *front, limit int) *site {
 		t.Fatal(err)
 	}
 	s := &site{t: t, front: f, logs: map[string][]endpoint.Line{}, open: make(chan struct{})}
-	s.host, err = endpoint.New(endpoint.Deps{
+	deps := endpoint.Deps{
 		Region: "us-east-1", Account: "000000000000", Dir: dir, Path: os.Getenv("PATH"), Grace: 20 * time.Second,
 		Lines: s.lines, Event: s.event, Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) }, NewID: newUUID,
 		Log: slog.New(slog.NewTextHandler(testLog{t}, nil)),
-	})
-	if err != nil {
+	}
+	if change != nil {
+		change(&deps)
+	}
+	if s.host, err = endpoint.New(deps); err != nil {
 		t.Fatal(err)
 	}
 	spec, err := os.ReadFile("../../../infra/aws/buildspec.yml")
@@ -277,12 +280,21 @@ func TestEndpoint(t *testing.T) {
 		t.Parallel()
 		runnertest.Run(t, func(t *testing.T) runnertest.Subject { return subject(t, f) })
 	})
-	for name, test := range map[string]func(*stage){
-		"LostAnswers": lostAnswers, "TokenForgotten": tokenForgotten, "Capacity": capacity, "Events": events, "RunningEvent": runningEvent,
+	for name, test := range map[string]struct {
+		run    func(*stage)
+		change func(*endpoint.Deps)
+	}{
+		"LostAnswers":    {lostAnswers, nil},
+		"TokenForgotten": {tokenForgotten, nil},
+		"Capacity":       {capacity, nil},
+		"Events":         {events, nil},
+		"RunningEvent":   {runningEvent, nil},
+		"Unasked":        {unasked, func(d *endpoint.Deps) { d.Grace, d.Running = time.Nanosecond, 1 }},
+		"Limit":          {limit, func(d *endpoint.Deps) { d.Minute = 100 * time.Millisecond }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(newStage(t, f))
+			test.run(newStage(t, f, test.change))
 		})
 	}
 }
@@ -291,7 +303,7 @@ func TestEndpoint(t *testing.T) {
 // twice in it; tokenForgotten is about that.
 func subject(t *testing.T, f *front) runnertest.Subject {
 	const slots = 3
-	s := newSite(t, f, slots)
+	s := newSite(t, f, slots, nil)
 	return runnertest.Subject{
 		Slots: slots, Alive: alive, Private: true,
 		Open: func(t *testing.T, notify func(context.Context, runner.Event)) runnertest.Instance {

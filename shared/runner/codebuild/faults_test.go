@@ -35,9 +35,9 @@ type stage struct {
 	events chan string // builds that events were about
 }
 
-func newStage(t *testing.T, f *front) *stage {
+func newStage(t *testing.T, f *front, change func(*endpoint.Deps)) *stage {
 	t.Helper()
-	s := newSite(t, f, 0)
+	s := newSite(t, f, 0, change)
 	events := make(chan string, 100)
 	s.listen(func(_ context.Context, id string) { events <- id })
 	return &stage{T: t, site: s, server: runnertest.NewServer(t), driver: behind{s.driver(), s.front}, events: events}
@@ -226,6 +226,38 @@ func events(s *stage) {
 		}
 	}
 	s.ends(*out.Build.Id)
+}
+
+// unasked kills a build at once when it is stopped, in case CodeBuild does not ask before: the agent
+// says nothing, and the runner does. Another one waits in the queue meanwhile.
+func unasked(s *stage) {
+	ref := s.start("x", "while :; do sleep 100; done")
+	s.server.Await(s.T, "x", "a running step", func(r runner.Report) bool { return len(r.Steps) > 0 && r.Steps[0].State == runner.StepRunning })
+	next := s.start("next", "echo ran")
+	if state, err := s.driver.State(s.Context(), next); err != nil || state != (runner.State{Phase: runner.Pending}) {
+		s.Errorf("one that waits is %+v, %v", state, err)
+	}
+	if err := s.driver.Stop(s.Context(), ref); err != nil {
+		s.Fatal(err)
+	}
+	if state := s.ends(ref); state.Result != runner.Stopped {
+		s.Errorf("State = %+v", state)
+	}
+	if last, _, _ := s.server.Last("x"); last.Result != "" {
+		s.Errorf("the agent had time to say %s", last.Result)
+	}
+	if state := s.ends(next); state.Result != runner.Succeeded {
+		s.Errorf("the next one is %+v", state)
+	}
+}
+
+// limit lets CodeBuild end a build that does not end by itself.
+func limit(s *stage) {
+	ref := s.start("x", "while :; do sleep 100; done") // a minute, and CodeBuild adds ten of its short ones
+	state := s.ends(ref)
+	if state.Result != runner.TimedOut || !strings.Contains(state.Detail, "CodeBuild ended it") {
+		s.Errorf("State = %+v", state)
+	}
 }
 
 // runningEvent asks while a build runs.
