@@ -51,6 +51,7 @@ func (*lambda) scripts() []script {
 		{"lost answers and throttling", lostAndBusy},
 		{"functions die during builds", functionsDie},
 		{"calls of a push", callsOfAPush},
+		{"sample events", sampleEvents},
 	}
 }
 
