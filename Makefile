@@ -52,20 +52,22 @@ test: tools ministack ## run every test
 e2e: tools $(if $(filter standalone,$(STACK)),,ministack) ## run the end-to-end scripts: make e2e STACK=standalone or STACK=lambda, or both
 	STACK="$(STACK)" $(GO) test $(TESTFLAGS) -count=1 -parallel 8 ./infra/e2e
 
-check: tools ministack ## what CI runs: format, vet, staticcheck, build, tests with the race detector
+check: tools ministack sam ## what CI runs: format, vet, staticcheck, build, template, tests with the race detector
 	@echo "== format"; out=$$($(GO) tool gofumpt -l .); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
 	@echo "== vet"; $(GO) vet $(PACKAGES)
 	@echo "== staticcheck"; $(GO) tool staticcheck $(PACKAGES)
 	@echo "== go.mod"; $(GO) mod verify >/dev/null; $(GO) mod tidy -diff
 	@echo "== build"; $(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory template
 	@echo "== tests"; $(GO) test -race $(TESTFLAGS) $(PACKAGES)
 
-# sam and cfn-lint need a region and no credentials.
-template: tools sam ## check the templates and build what they deploy, without an account
+# sam and cfn-lint need a region and no credentials. The test builds with sam what the template deploys, and deploys it to MiniStack.
+template: tools sam ## check the templates, build what they deploy, and deploy it to MiniStack
 	@echo "== cfn-lint"; AWS_DEFAULT_REGION=us-east-1 $(SAM_HOME)/bin/cfn-lint template.yaml infra/aws/data.yaml infra/aws/builds.yaml infra/aws/alarms.yaml
 	@echo "== shellcheck"; $(SAM_HOME)/bin/shellcheck infra/aws/deploy.sh
 	@echo "== sam validate"; AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
-	@echo "== sam build"; out=$$(AWS_DEFAULT_REGION=us-east-1 $(SAM) build 2>&1) || { echo "$$out"; exit 1; }
+	@echo "== deploy to MiniStack"; $(GO) vet -tags deployment ./infra/aws; $(GO) tool staticcheck -tags deployment ./infra/aws
+	@$(GO) test -tags deployment -count=1 -run '^TestDeploy' ./infra/aws
 
 ENV ?= dev
 deploy: tools sam ## deploy to AWS: make deploy ENV=dev|prod
