@@ -1,12 +1,7 @@
 package pipeline
 
 import (
-	"errors"
-	"fmt"
-	"path"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // Limits of a pipeline file. They are far above what a team writes by hand
@@ -14,7 +9,9 @@ import (
 const (
 	MaxBytes   = 256 << 10 // of the file
 	maxEntries = 200       // of any list or map in it
-	maxName    = 100       // characters of a name
+	maxName    = 100       // characters of a name, and of a key of a cache
+	maxWord    = 50        // characters of a version
+	maxImage   = 255       // characters of an image
 )
 
 const (
@@ -30,14 +27,37 @@ const (
 type File struct {
 	Name     string
 	Platform string // one of Platforms
+	// Toolchain are the versions that environment names, in the file's order.
+	Toolchain []Tool
 	// Variables are environment.variables in the file's order, each value
 	// the text as written: 01 stays "01".
 	Variables []Variable
 	Triggers  []Trigger // may be empty: manual and scheduled builds only
 	Steps     []Step    // at least one
+	Artifacts []string  // globs of files that are kept after the build
 	Timeout   time.Duration
 
-	platformLine, platformColumn int
+	Image       string // of the container that the steps run in; empty: the runner's choice
+	Runner      string // one of Runners; empty: the installation's choice
+	Compute     string // one of Computes; empty: the runner's choice
+	Cache       *Cache // nil: none
+	Concurrency Concurrency
+
+	// asks are the keys that not every installation obeys, in the order of the reader.
+	asks []ask
+}
+
+// ask is a key of the file that asks an installation for more than steps.
+type ask struct {
+	feature      Feature
+	path         string
+	line, column int
+}
+
+// Tool is a tool of the environment and its version, as written.
+type Tool struct {
+	Name    string `json:"name"` // one of Tools
+	Version string `json:"version"`
 }
 
 // Variable is an environment variable.
@@ -46,14 +66,31 @@ type Variable struct {
 	Value string `json:"value"`
 }
 
-// Trigger is one rule that starts builds.
+// Trigger is one rule that starts builds. An event has to pass all of its filters.
 type Trigger struct {
 	Event Kind // Push or PullRequest
-	// Branches are globs: the pushed branch for Push, the target branch for
-	// PullRequest. Empty means every branch.
-	Branches []string
-	Line     int // where the rule stands in the file
+	// Branches is about the pushed branch for Push, the target branch for
+	// PullRequest. Empty means every branch; but a Push with Tags alone is about
+	// tags alone.
+	Branches Filter
+	// Tags is about the pushed tag; a Push without it takes no tags.
+	Tags Filter
+	// SourceBranches is about the branch a PullRequest comes from.
+	SourceBranches Filter
+	// Paths is about the changed files, one of which has to pass. It does not
+	// concern tags.
+	Paths Filter
+	Line  int // where the rule stands in the file
 }
+
+// Filter is a set of names, described by globs. What matches one of Exclude is not
+// in it, whatever Include says. The zero Filter is of no influence.
+type Filter struct {
+	Include []string // empty: everything
+	Exclude []string
+}
+
+func (f Filter) empty() bool { return len(f.Include) == 0 && len(f.Exclude) == 0 }
 
 // Step is one script of the build.
 type Step struct {
@@ -62,46 +99,42 @@ type Step struct {
 	// WorkingDirectory is a clean path inside the clone; empty is its root.
 	WorkingDirectory string
 	Env              []Variable
+	Timeout          time.Duration // 0: none of its own
+	// ContinueOnError lets the build go on, and succeed, when this step fails.
+	ContinueOnError bool
+}
+
+// Cache is what builds leave for later ones of the same app.
+type Cache struct {
+	// Paths are globs of files inside the clone, or below the home folder of the
+	// build's user where they start with "~/".
+	Paths []string `json:"paths"`
+	// Key is a template for which of several caches to take; empty: there is one.
+	Key string `json:"key,omitempty"`
+}
+
+// Concurrency is what builds of the same group do to each other.
+type Concurrency struct {
+	// Group names the builds that belong together; empty: those of the same branch,
+	// tag or pull request. See File.Group.
+	Group string
+	// CancelInProgress stops the older build of the group when a newer one is made.
+	CancelInProgress bool
+	// Set is false when the file does not mention concurrency.
+	Set bool
 }
 
 // Platforms lists the platforms the format knows. Which of them can be run is
-// the runner's to say: see Plan.
+// the installation's to say: see Offer.
 func Platforms() []string {
 	return []string{"android", "flutter", "ios", "linux", "macos", "react-native"}
 }
 
-// DefaultPaths lists where the pipeline file of an app without a path of its
-// own is looked for, the first found wins.
-func DefaultPaths() []string {
-	return []string{".runnerhub/runnerhub.yml", "runnerhub.yml"}
-}
+// Runners lists the kinds of runners the format knows.
+func Runners() []string { return []string{"codebuild", "docker", "fargate", "process"} }
 
-// ValidPath reports why p cannot be an app's own pipeline path, in words for
-// the person who typed it.
-func ValidPath(p string) error {
-	switch {
-	case p == "":
-		return errors.New("the path is empty")
-	case len(p) > 255:
-		return errors.New("the path is longer than 255 bytes")
-	case strings.ContainsFunc(p, unicode.IsControl):
-		return errors.New("the path contains a control character")
-	case strings.Contains(p, `\`):
-		return errors.New(`the path contains \: write / between folders`)
-	case strings.HasPrefix(p, "/"):
-		return errors.New("the path starts with /: write it from the root of the repository")
-	case outside(p) || strings.Contains("/"+p+"/", "/../"):
-		return errors.New("the path contains ..: it must stay inside the repository")
-	case !strings.HasSuffix(p, ".yml") && !strings.HasSuffix(p, ".yaml"):
-		return errors.New("the path must end in .yml or .yaml")
-	case path.Clean(p) != p:
-		return fmt.Errorf("write the path as %q", path.Clean(p))
-	}
-	return nil
-}
+// Computes lists the sizes of machines the format knows, the smallest first.
+func Computes() []string { return []string{"small", "medium", "large", "xlarge", "2xlarge"} }
 
-// outside reports whether the relative path p leaves the folder it starts in.
-func outside(p string) bool {
-	p = path.Clean(p)
-	return p == ".." || strings.HasPrefix(p, "../")
-}
+// Tools lists the tools whose version environment can name.
+func Tools() []string { return []string{"android_sdk", "flutter", "node", "ruby", "xcode"} }

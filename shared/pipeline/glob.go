@@ -2,57 +2,177 @@ package pipeline
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
 )
 
 const (
-	maxGlob = 255 // bytes: no branch name is longer
+	maxGlob = 255 // characters
 	// maxAlternatives bounds what the braces of one glob multiply to; each
 	// costs the matcher a pass of its own.
 	maxAlternatives = 64
 )
 
-// refuseGlob says why a branch glob is not taken and what to write instead;
-// empty means that it is fine. What it takes, doublestar takes too: anchored,
-// "*" stops at "/", and "**" is a whole segment.
-func refuseGlob(glob string) string {
-	switch {
+// globOf says what a glob is about, in the words of messages.
+type globOf string
+
+const (
+	globOfBranches  globOf = "branch"
+	globOfTags      globOf = "tag"
+	globOfFiles     globOf = "file"
+	globOfArtifacts globOf = "kept file"
+	globOfCache     globOf = "cached file" // may also lie below the home folder
+)
+
+func (of globOf) file() bool { return of != globOfBranches && of != globOfTags }
+
+// refs is how git begins the full name.
+func (of globOf) refs() string {
+	if of == globOfTags {
+		return "refs/tags/"
+	}
+	return "refs/heads/"
+}
+
+// refuse says why a glob is not taken and what to write instead; nil means that
+// it is fine. What it takes, doublestar takes too: anchored, "*" stops at "/", and
+// "**" is a whole segment.
+func (of globOf) refuse(glob string) *mistake {
+	expected := "a pattern for the name of a " + string(of)
+	if of.file() {
+		expected = "a pattern for a path inside the repository"
+	}
+	switch length := utf8.RuneCountInString(glob); {
 	case glob == "":
-		return "found an empty pattern, which matches no branch: remove it"
-	case len(glob) > maxGlob:
-		return fmt.Sprintf("found a pattern of %d bytes, expected at most %d", len(glob), maxGlob)
+		return &mistake{found: "an empty pattern", expected: expected, message: "found an empty pattern, which matches nothing: remove it"}
+	case length > maxGlob:
+		return &mistake{found: fmt.Sprintf("a pattern of %d characters", length), expected: fmt.Sprintf("at most %d", maxGlob)}
 	case strings.HasPrefix(glob, "!"):
-		return "found ! at the start: exclusions are not supported, name the branches that build"
+		return of.refuseExclusion(glob)
+	case strings.ContainsFunc(glob, unicode.IsControl):
+		return &mistake{found: "a control character in " + shown(glob), expected: expected, remedy: "remove it"}
 	case strings.Contains(glob, `\`):
-		return `found \ in a pattern, which no branch name contains: write / between its parts`
-	case strings.HasPrefix(glob, "refs/"):
-		short := strings.TrimPrefix(glob, "refs/heads/")
-		if short == glob || short == "" {
-			return "found " + shown(glob) + ": patterns match the name of a branch, without refs/"
+		return &mistake{found: `\ in ` + shown(glob), expected: expected, message: `found \ in ` + shown(glob) + ": write / between the parts of a name"}
+	}
+	if why := of.refuseStart(glob, expected); why != nil {
+		return why
+	}
+	if !doublestar.ValidatePattern(glob) {
+		return &mistake{
+			found: "a [ or { in " + shown(glob) + " that is not closed, or holds nothing", expected: expected,
+			message: "found a [ or { in " + shown(glob) + " that is not closed, or holds nothing: close it, or remove it", unsayable: true,
 		}
-		return fmt.Sprintf("found %s: write the name of the branch alone, %s", shown(glob), shown(short))
-	case strings.ContainsFunc(glob, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }):
-		return "found a space in " + shown(glob) + ", which no branch name contains: write several patterns as a list, [main, develop]"
-	case strings.HasPrefix(glob, "/") || strings.HasSuffix(glob, "/") || strings.Contains(glob, "//"):
-		return "found a part without a name in " + shown(glob) + ": remove the / at the start or the end, or the second one"
-	case !doublestar.ValidatePattern(glob):
-		return "found a [ or { in " + shown(glob) + " that is not closed, or holds nothing: close it, or remove it"
+	}
+	if class := slashClass(glob); class != "" {
+		return &mistake{
+			found: "a / in the class " + shown(class), expected: "other characters", unsayable: true,
+			message: "found a / in the class " + shown(class) + ": no class matches one, so remove it",
+		}
 	}
 	alternatives, why := expand(glob)
-	if why != "" {
+	if why != nil {
 		return why
 	}
 	for _, plain := range alternatives {
+		if strings.Contains("/"+plain+"/", "/**/**/") {
+			return &mistake{
+				found: "** twice in a row in " + shown(plain), expected: "** once", unsayable: true,
+				message: "found ** twice in a row in " + shown(plain) + ", which means no more than once: remove one",
+			}
+		}
 		for segment := range strings.SplitSeq(plain, "/") {
+			if of.file() && (segment == ".." || segment == ".") {
+				m := of.refuseStart(segment, expected)
+				m.unsayable = true
+				return m
+			}
 			if segment != "**" && strings.Contains(segment, "**") {
-				return "found ** inside " + shown(segment) + `, where it means no more than *: ` + whole(segment)
+				return &mistake{
+					found: "** inside " + shown(segment), expected: "** alone between two /", unsayable: true,
+					message: "found ** inside " + shown(segment) + ", where it means no more than *: " + whole(segment),
+				}
 			}
 		}
 	}
-	return ""
+	return nil
+}
+
+// refuseExclusion is what is said of a "!" at the start.
+func (of globOf) refuseExclusion(glob string) *mistake {
+	rest := strings.TrimSpace(strings.TrimLeft(glob, "! "))
+	if rest == "" {
+		rest = "…"
+	}
+	m := &mistake{
+		found: "! at the start of a pattern", expected: "a pattern of what to take",
+		message: "found ! at the start of a pattern, which excludes nothing here: name the files to take",
+	}
+	switch of {
+	case globOfBranches, globOfTags, globOfFiles:
+		m.message = "found ! at the start of a pattern: to leave something out, write {include: […], exclude: " + strconv.Quote(cut(rest, 60)) + "}"
+	}
+	return m
+}
+
+// refuseStart looks at the parts of a glob that no glob of its kind can have.
+func (of globOf) refuseStart(glob, expected string) *mistake {
+	body := glob
+	if of == globOfCache {
+		body = strings.TrimPrefix(glob, "~/")
+	}
+	named := func(found, remedy string) *mistake {
+		return &mistake{found: found + " in " + shown(glob), expected: expected, message: "found " + found + " in " + shown(glob) + ": " + remedy}
+	}
+	switch {
+	case !of.file() && strings.HasPrefix(glob, "refs/"):
+		short := strings.TrimPrefix(glob, of.refs())
+		if short == glob || short == "" {
+			return &mistake{found: shown(glob), expected: expected, message: "found " + shown(glob) + ": patterns match the name of a " + string(of) + ", without refs/"}
+		}
+		return &mistake{found: shown(glob), expected: expected, message: "found " + shown(glob) + ": write the name of the " + string(of) + " alone, " + shown(short)}
+	case !of.file() && strings.ContainsFunc(glob, unicode.IsSpace):
+		several := strings.FieldsFunc(glob, func(c rune) bool { return unicode.IsSpace(c) || c == ',' })
+		return named("a space", "no name of a "+string(of)+" has one; write several patterns as a list, ["+cut(strings.Join(several, ", "), 60)+"]")
+	case of.file() && strings.TrimFunc(body, unicode.IsSpace) != body:
+		return named("a space at the start or the end", "remove it")
+	case of.file() && strings.HasSuffix(body, "/") && strings.Trim(body, "/") != "":
+		return named("/ at the end", "write "+strconv.Quote(cut(strings.TrimRight(glob, "/"), 60)+"/**")+" for all that is in the folder")
+	case strings.HasPrefix(body, "/") || strings.HasSuffix(body, "/") || strings.Contains(body, "//") || body == "":
+		return named("a part without a name", "remove the / at the start or the end, or the second one")
+	case of.file() && climbs(body):
+		return named("..", "patterns stay inside the repository, written from its root")
+	case of.file() && strings.Contains("/"+body+"/", "/./"):
+		return named("a part that is only a dot", "remove it: patterns are written from the root of the repository")
+	case of.file() && strings.HasPrefix(body, "~/"):
+		return named("~", "patterns stay inside the repository, written from its root")
+	}
+	return nil
+}
+
+// slashClass finds a class in a valid glob that "/" is one of.
+func slashClass(glob string) string {
+	for {
+		_, rest, opened := strings.Cut(glob, "[")
+		if !opened {
+			return ""
+		}
+		class, after, _ := strings.Cut(rest, "]")
+		if strings.Contains(class, "/") {
+			return "[" + class + "]"
+		}
+		if set := []rune(class); set[0] != '^' && set[0] != '!' {
+			for i := 1; i+1 < len(set); i++ {
+				if set[i] == '-' && set[i-1] <= '/' && '/' <= set[i+1] {
+					return "[" + class + "]"
+				}
+			}
+		}
+		glob = after
+	}
 }
 
 // whole says how to write a segment in which "**" is not alone.
@@ -72,7 +192,8 @@ func whole(segment string) string {
 
 // expand writes out the braces of a valid glob. It refuses braces in braces
 // and more than maxAlternatives, as the matcher would try all of them.
-func expand(glob string) (plain []string, why string) {
+func expand(glob string) (plain []string, why *mistake) {
+	whole := glob
 	plain = []string{""}
 	for glob != "" {
 		next := indexOutsideClass(glob, "{")
@@ -88,7 +209,7 @@ func expand(glob string) (plain []string, why string) {
 			inside := glob[1:end]
 			glob = glob[end+1:]
 			if indexOutsideClass(inside, "{") >= 0 {
-				return nil, "found braces inside braces: write the patterns as a list"
+				return nil, &mistake{found: "braces inside braces", expected: "braces with plain text", message: "found braces inside braces: write the patterns as a list", unsayable: true}
 			}
 			for {
 				comma := indexOutsideClass(inside, ",")
@@ -101,17 +222,24 @@ func expand(glob string) (plain []string, why string) {
 			options = append(options, literal+inside)
 		}
 		if len(plain)*len(options) > maxAlternatives {
-			return nil, fmt.Sprintf("found braces that stand for more than %d patterns: write the patterns as a list", maxAlternatives)
+			found := fmt.Sprintf("braces that stand for more than %d patterns", maxAlternatives)
+			return nil, &mistake{found: found, expected: "fewer", message: "found " + found + ": write the patterns as a list", unsayable: true}
 		}
 		var longer []string
 		for _, start := range plain {
 			for _, option := range options {
+				if strings.HasSuffix(start, "*") && strings.HasPrefix(option, "*") {
+					return nil, &mistake{
+						found: "braces in " + shown(whole) + " beside which * becomes **", expected: "braces that keep * alone", unsayable: true,
+						message: "found braces in " + shown(whole) + " beside which * becomes **: write the patterns as a list",
+					}
+				}
 				longer = append(longer, start+option)
 			}
 		}
 		plain = longer
 	}
-	return plain, ""
+	return plain, nil
 }
 
 // indexOutsideClass finds c in a valid glob where it is not in a [class].

@@ -9,28 +9,32 @@ import (
 type keys struct {
 	known    string
 	required string
-	later    string // of the format, but not of this version
 }
 
 func fileKeys() keys {
 	return keys{
-		known:    "name platform environment triggers steps timeout",
+		known:    "name platform environment triggers steps artifacts timeout image runner compute cache concurrency",
 		required: "name triggers steps",
-		later:    "artifacts image runner compute cache concurrency",
 	}
 }
 
 func environmentKeys() keys {
-	return keys{known: "variables", later: "xcode android_sdk flutter node ruby"}
+	return keys{known: "variables xcode android_sdk flutter node ruby"}
 }
 
 func triggerKeys() keys {
-	return keys{known: "event branches", required: "event", later: "tags paths source_branches"}
+	return keys{known: "event branches tags paths source_branches", required: "event"}
 }
 
+func filterKeys() keys { return keys{known: "include exclude"} }
+
 func stepKeys() keys {
-	return keys{known: "name run working_directory env", required: "run", later: "timeout continue_on_error"}
+	return keys{known: "name run working_directory env timeout continue_on_error", required: "run"}
 }
+
+func cacheKeys() keys { return keys{known: "paths key", required: "paths"} }
+
+func concurrencyKeys() keys { return keys{known: "group cancel_in_progress"} }
 
 // example shows how a required key is written.
 func example(key string) string {
@@ -43,6 +47,8 @@ func example(key string) string {
 		return "steps: [{run: make test}]"
 	case "event":
 		return "event: push"
+	case "paths":
+		return "paths: [node_modules]"
 	default:
 		return "run: make test"
 	}
@@ -57,28 +63,40 @@ func hasWord(list, word string) bool {
 	return false
 }
 
-const refuseMerge = `merge keys ("<<") are not supported: write the keys out`
+// refuseMerge is what is said of YAML's way to take over keys.
+func refuseMerge() mistake {
+	return mistake{
+		found: `the merge key "<<"`, expected: "keys of the format",
+		message: `merge keys ("<<") are not supported: write the keys out`,
+	}
+}
 
-// refusal says why key is not taken and what to write instead, and which of
-// the known keys was meant, if that can be told.
-func (k keys) refusal(key string) (why, meant string) {
+// refusal says why key is not taken and what to write instead.
+func (k keys) refusal(key string) mistake {
 	folded := fold(key)
+	m := mistake{found: "the key " + shown(key), expected: oneOf(k.known)}
 	switch {
 	case key == "<<":
-		return refuseMerge, ""
-	case k.later != "" && hasWord(k.later, key):
-		return shown(key) + " is part of the format but not supported by this version: remove it", ""
+		m.message = refuseMerge().message
+		return m
+	case strings.HasSuffix(folded, "_ignore") && hasWord(k.known, strings.TrimSuffix(folded, "_ignore")):
+		m.nearest = strings.TrimSuffix(folded, "_ignore")
+		m.message = fmt.Sprintf(`unknown key %s: write "%s: {exclude: …}"`, shown(key), m.nearest)
+		return m
 	case hasWord(k.known, "event") && knownEvent(Kind(folded)):
-		return fmt.Sprintf(`unknown key %s: write "event: %s", and branches beside it`, shown(key), folded), "event"
+		m.nearest = "event"
+		m.message = fmt.Sprintf(`unknown key %s: write "event: %s", and branches beside it`, shown(key), folded)
+		return m
 	}
-	meant = nearest(folded, k.known+" "+k.later)
-	if other := synonym(folded); meant == "" && hasWord(k.known, other) {
-		meant = other
+	if m.nearest = nearest(folded, k.known); m.nearest == "" && hasWord(k.known, synonym(folded)) {
+		m.nearest = synonym(folded)
 	}
-	if meant == "" {
-		return fmt.Sprintf("unknown key %s, expected %s", shown(key), oneOf(k.known)), ""
+	if m.nearest == "" {
+		m.message = fmt.Sprintf("unknown key %s, expected %s", shown(key), m.expected)
+	} else {
+		m.message = fmt.Sprintf("unknown key %s, did you mean %q?", shown(key), m.nearest)
 	}
-	return fmt.Sprintf("unknown key %s, did you mean %q?", shown(key), meant), meant
+	return m
 }
 
 // oneOf lists words for a message.
@@ -104,6 +122,14 @@ func synonym(key string) string {
 		return "steps"
 	case "pr", "mr", "merge_request":
 		return "pull_request"
+	case "ignore", "except", "not":
+		return "exclude"
+	case "only":
+		return "include"
+	case "allow_failure":
+		return "continue_on_error"
+	case "resource_class", "size", "machine":
+		return "compute"
 	}
 	return key
 }
@@ -124,7 +150,7 @@ func nearest(word, list string) string {
 			continue
 		}
 		d := distance(word, w)
-		if len(word) >= 4 && strings.HasPrefix(w, word) {
+		if d > 1 && len(word) >= 4 && strings.HasPrefix(w, word) {
 			d = 1
 		}
 		if d < least {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"iter"
 	"path"
@@ -37,20 +38,20 @@ func Parse(text []byte) (*File, Problems) {
 // accept, and goes on with what it can.
 type reader struct {
 	text     []byte
-	lines    [][]byte // of text, split when first needed
+	bangs    []place // of each "!" in text, found when first needed
+	looked   bool    // for bangs
 	problems Problems
 }
 
-// refuse reports a problem at a node.
-func (r *reader) refuse(n *yaml.Node, at, format string, args ...any) {
-	if len(r.problems) > maxProblems {
+// refuse reports a mistake at a node.
+func (r *reader) refuse(n *yaml.Node, at string, m mistake) {
+	switch {
+	case len(r.problems) > maxProblems:
 		return
+	case len(r.problems) == maxProblems:
+		at, m = "", mistake{found: "more problems", expected: "none", message: "there are more problems: these come first", unsayable: true}
 	}
-	p := Problem{Line: n.Line, Column: n.Column, Path: at, Message: fmt.Sprintf(format, args...)}
-	if len(r.problems) == maxProblems {
-		p.Path, p.Message = "", "there are more problems: these come first"
-	}
-	r.problems = append(r.problems, p)
+	r.problems = append(r.problems, m.at(n.Line, n.Column, at))
 }
 
 func (r *reader) file(root *yaml.Node) *File {
@@ -60,51 +61,114 @@ func (r *reader) file(root *yaml.Node) *File {
 		case "name":
 			f.Name = r.name(value, key)
 		case "platform":
-			f.Platform = r.platform(value, key)
-			f.platformLine, f.platformColumn = value.Line, value.Column
+			f.Platform = r.oneOf(value, key, Platforms())
+			f.ask(platformAsked, key, value)
 		case "environment":
-			f.Variables = r.environment(value, key)
+			r.environment(f, value, key)
 		case "triggers":
 			for i, n := range r.list(value, key, 0) {
 				f.Triggers = append(f.Triggers, r.trigger(n, index(key, i)))
 			}
 		case "steps":
 			for i, n := range r.list(value, key, 1) {
-				f.Steps = append(f.Steps, r.step(n, index(key, i)))
+				f.Steps = append(f.Steps, r.step(f, n, index(key, i)))
 			}
+		case "artifacts":
+			f.Artifacts = r.globs(value, key, globOfArtifacts)
+			f.ask(Artifacts, key, keyOf(root, key))
 		case "timeout":
 			f.Timeout = r.minutes(value, key)
+		case "image":
+			f.Image = r.image(value, key)
+			f.ask(Image, key, keyOf(root, key))
+		case "runner":
+			f.Runner = r.oneOf(value, key, Runners())
+			f.ask(runnerAsked, key, value)
+		case "compute":
+			f.Compute = r.oneOf(value, key, Computes())
+			f.ask(Compute, key, keyOf(root, key))
+		case "cache":
+			f.Cache = r.cache(value, key)
+			f.ask(Caches, key, keyOf(root, key))
+		case "concurrency":
+			f.Concurrency = r.concurrency(value, key)
+			f.ask(Groups, key, keyOf(root, key))
 		}
 	}
 	return f
 }
 
-func (r *reader) platform(n *yaml.Node, at string) string {
+// ask remembers that the file uses what not every installation obeys, at a node.
+func (f *File) ask(feature Feature, at string, n *yaml.Node) {
+	f.asks = append(f.asks, ask{feature: feature, path: at, line: n.Line, column: n.Column})
+}
+
+// oneOf reads one of a few words.
+func (r *reader) oneOf(n *yaml.Node, at string, words []string) string {
 	text, ok := r.line(n, at)
-	if !ok {
-		return ""
-	}
-	all := strings.Join(Platforms(), " ")
-	if hasWord(all, text) {
+	if !ok || slices.Contains(words, text) {
 		return text
 	}
-	hint := ""
-	if best := nearest(fold(text), all); best != "" {
-		hint = `, did you mean "` + best + `"?`
-	}
-	r.refuse(n, at, "found %s, expected %s%s", shown(text), oneOf(all), hint)
+	all := strings.Join(words, " ")
+	r.refuse(n, at, mistake{found: shown(text), expected: oneOf(all), nearest: nearest(fold(text), all)})
 	return ""
 }
 
-func (r *reader) environment(n *yaml.Node, at string) []Variable {
-	var variables []Variable
+func (r *reader) environment(f *File, n *yaml.Node, at string) {
 	if isNull(n) {
-		return nil
+		return
 	}
 	for key, value := range r.object(n, at, environmentKeys()) {
-		variables = r.variables(value, join(at, key))
+		if key == "variables" {
+			f.Variables = r.variables(value, join(at, key))
+			continue
+		}
+		f.Toolchain = append(f.Toolchain, Tool{Name: key, Version: r.version(value, join(at, key))})
+		f.ask(Toolchain, join(at, key), keyOf(target(n), key))
 	}
-	return variables
+}
+
+// version reads the version of a tool as it is written: 1.10 is not 1.1.
+func (r *reader) version(n *yaml.Node, at string) string {
+	text, ok := r.line(n, at)
+	if ok && !isVersion(text) {
+		r.refuse(n, at, mistake{
+			found:     shown(text),
+			expected:  fmt.Sprintf("a version of letters, digits and . _ + -, at most %d characters, for example 22 or 22.11.0", maxWord),
+			unsayable: isNumber(n),
+		})
+	}
+	return text
+}
+
+func isVersion(text string) bool {
+	for i, c := range []byte(text) {
+		sign := c == '.' || c == '_' || c == '+' || c == '-'
+		if !isLetter(c) && !isDigit(c) && (i == 0 || !sign) {
+			return false
+		}
+	}
+	return text != "" && len(text) <= maxWord
+}
+
+// image reads the name of a container image. Whether there is one is the runner's
+// to find out.
+func (r *reader) image(n *yaml.Node, at string) string {
+	text, ok := r.line(n, at)
+	if ok && !isImage(text) {
+		r.refuse(n, at, mistake{found: shown(text), expected: "the name of an image, for example node:22 or registry.example.com/team/image:tag", unsayable: isNumber(n)})
+	}
+	return text
+}
+
+func isImage(text string) bool {
+	for i, c := range []byte(text) {
+		sign := c == '.' || c == '_' || c == '-' || c == '/' || c == ':' || c == '@' || c == '+'
+		if !isLetter(c) && !isDigit(c) && (i == 0 || !sign) {
+			return false
+		}
+	}
+	return text != "" && len(text) <= maxImage
 }
 
 func (r *reader) trigger(n *yaml.Node, at string) Trigger {
@@ -119,66 +183,128 @@ func (r *reader) trigger(n *yaml.Node, at string) Trigger {
 		case "event":
 			t.Event = r.event(value, join(at, key))
 		case "branches":
-			t.Branches = r.globs(value, join(at, key))
+			t.Branches = r.filter(value, join(at, key), globOfBranches)
+		case "tags":
+			t.Tags = r.filter(value, join(at, key), globOfTags)
+		case "paths":
+			t.Paths = r.filter(value, join(at, key), globOfFiles)
+		case "source_branches":
+			t.SourceBranches = r.filter(value, join(at, key), globOfBranches)
 		}
 	}
+	r.misplaced(n, at, t.Event)
 	return t
 }
 
+// misplaced refuses the filter that only the other event has.
+func (r *reader) misplaced(n *yaml.Node, at string, event Kind) {
+	var other string
+	var m mistake
+	switch event {
+	case Push:
+		other = "source_branches"
+		m = mistake{
+			found: `the key "source_branches" for a push`, expected: "branches, tags or paths",
+			message: `"source_branches" belongs to pull_request: write branches for the pushed branch`,
+		}
+	case PullRequest:
+		other = "tags"
+		m = mistake{
+			found: `the key "tags" for a pull request`, expected: "branches, source_branches or paths",
+			message: `"tags" belongs to push: pull requests have none`,
+		}
+	default:
+		return
+	}
+	if key := keyOf(n, other); key != nil {
+		r.refuse(key, join(at, other), m)
+	}
+}
+
 func (r *reader) event(n *yaml.Node, at string) Kind {
+	const events = "push pull_request"
 	text, ok := r.line(n, at)
 	if !ok {
 		return ""
 	}
+	m := mistake{found: "the event " + shown(text), expected: "push or pull_request"}
 	switch kind := Kind(text); {
 	case knownEvent(kind):
 		return kind
 	case kind == Manual || kind == Schedule:
-		r.refuse(n, at, "%s builds run whatever triggers says: remove this entry", text)
+		m.message = text + " builds run whatever triggers says: remove this entry"
 	case fold(text) == "tag" || fold(text) == "tags":
-		r.refuse(n, at, "builds of tags are not supported by this version: remove this entry")
-	case nearest(synonym(fold(text)), "push pull_request") != "":
-		r.refuse(n, at, "unknown event %s, did you mean %q?", shown(text), nearest(synonym(fold(text)), "push pull_request"))
+		m.nearest = "push"
+		m.message = `unknown event ` + shown(text) + `: for tags, write {event: push, tags: "*"}`
 	default:
-		r.refuse(n, at, "unknown event %s, expected push or pull_request", shown(text))
+		if m.nearest = nearest(synonym(fold(text)), events); m.nearest != "" {
+			m.message = fmt.Sprintf("unknown event %s, did you mean %q?", shown(text), m.nearest)
+		} else {
+			m.message = "unknown event " + shown(text) + ", expected push or pull_request"
+		}
 	}
+	r.refuse(n, at, m)
 	return ""
 }
 
-// globs reads one glob or a list of them.
-func (r *reader) globs(n *yaml.Node, at string) []string {
+// filter reads one glob, a list of them, or a map of include and exclude.
+func (r *reader) filter(n *yaml.Node, at string, of globOf) Filter {
 	n = target(n)
-	if isNull(n) || n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
-		r.refuse(n, at, "found nothing, expected at least one branch: remove the key to take every branch")
+	if n.Kind != yaml.MappingNode {
+		return Filter{Include: r.globs(n, at, of)}
+	}
+	var f Filter
+	for key, value := range r.object(n, at, filterKeys()) {
+		globs := r.globs(value, join(at, key), of)
+		if key == "include" {
+			f.Include = globs
+		} else {
+			f.Exclude = globs
+		}
+	}
+	if len(n.Content) == 0 {
+		r.refuse(n, at, mistake{found: "an empty map", expected: "include or exclude", remedy: "name what to take, or remove the key to take everything"})
+	}
+	return f
+}
+
+// globs reads one glob or a list of them.
+func (r *reader) globs(n *yaml.Node, at string, of globOf) []string {
+	n = target(n)
+	switch {
+	case isNull(n) || n.Kind == yaml.SequenceNode && len(n.Content) == 0:
+		r.refuse(n, at, mistake{found: "nothing", expected: "at least one pattern", remedy: "fill it in, or remove the key"})
 		return nil
+	case n.Kind == yaml.ScalarNode:
+		return []string{r.glob(n, at, of)}
 	}
-	if n.Kind == yaml.ScalarNode {
-		return []string{r.glob(n, at)}
-	}
-	var globs []string
+	globs := make([]string, 0, min(len(n.Content), maxEntries))
 	for i, entry := range r.list(n, at, 1) {
-		globs = append(globs, r.glob(entry, index(at, i)))
+		globs = append(globs, r.glob(entry, index(at, i), of))
 	}
 	return globs
 }
 
-func (r *reader) glob(n *yaml.Node, at string) string {
+func (r *reader) glob(n *yaml.Node, at string, of globOf) string {
 	n = target(n)
-	if n.Kind == yaml.ScalarNode && r.startsWith(n, '!') {
-		r.refuse(n, at, "%s", refuseGlob("!"))
+	if n.Kind == yaml.ScalarNode && (n.Style&yaml.TaggedStyle != 0 || r.bang(n)) {
+		m := *of.refuseExclusion(r.rest(n))
+		m.unsayable = true // what a schema gets to see has no "!"
+		r.refuse(n, at, m)
 		return ""
 	}
 	text, ok := r.plain(n, at)
 	if !ok {
 		return ""
 	}
-	if why := refuseGlob(text); why != "" {
-		r.refuse(n, at, "%s", why)
+	if why := of.refuse(text); why != nil {
+		why.unsayable = why.unsayable || isNumber(n)
+		r.refuse(n, at, *why)
 	}
 	return text
 }
 
-func (r *reader) step(n *yaml.Node, at string) Step {
+func (r *reader) step(f *File, n *yaml.Node, at string) Step {
 	var s Step
 	for key, value := range r.object(n, at, stepKeys()) {
 		switch key {
@@ -190,38 +316,90 @@ func (r *reader) step(n *yaml.Node, at string) Step {
 			s.WorkingDirectory = r.folder(value, join(at, key))
 		case "env":
 			s.Env = r.variables(value, join(at, key))
+		case "timeout":
+			s.Timeout = r.minutes(value, join(at, key))
+			f.ask(StepTimeouts, join(at, key), keyOf(target(n), key))
+		case "continue_on_error":
+			s.ContinueOnError = r.truth(value, join(at, key))
+			f.ask(ContinueOnError, join(at, key), keyOf(target(n), key))
 		}
 	}
 	return s
 }
 
+func (r *reader) cache(n *yaml.Node, at string) *Cache {
+	c := &Cache{}
+	for key, value := range r.object(n, at, cacheKeys()) {
+		if key == "paths" {
+			c.Paths = r.globs(value, join(at, key), globOfCache)
+		} else {
+			c.Key = r.cacheKey(value, join(at, key))
+		}
+	}
+	return c
+}
+
+func (r *reader) cacheKey(n *yaml.Node, at string) string {
+	text := r.name(n, at)
+	if text != "" {
+		if _, why := keyParts(text); why != nil {
+			r.refuse(n, at, *why)
+		}
+	}
+	return text
+}
+
+func (r *reader) concurrency(n *yaml.Node, at string) Concurrency {
+	c := Concurrency{Set: true}
+	for key, value := range r.object(n, at, concurrencyKeys()) {
+		if key == "group" {
+			c.Group = r.name(value, join(at, key))
+		} else {
+			c.CancelInProgress = r.truth(value, join(at, key))
+		}
+	}
+	if n := target(n); n.Kind == yaml.MappingNode && len(n.Content) == 0 {
+		r.refuse(n, at, mistake{found: "an empty map", expected: "group or cancel_in_progress", remedy: "fill it in, or remove the key"})
+	}
+	return c
+}
+
 func (r *reader) name(n *yaml.Node, at string) string {
 	text, ok := r.line(n, at)
-	if ok && utf8.RuneCountInString(text) > maxName {
-		r.refuse(n, at, "found %d characters, expected at most %d: shorten the name", utf8.RuneCountInString(text), maxName)
+	if length := utf8.RuneCountInString(text); ok && length > maxName {
+		r.refuse(n, at, mistake{
+			found: fmt.Sprintf("%d characters", length), expected: fmt.Sprintf("at most %d", maxName), remedy: "shorten it",
+			unsayable: isNumber(n), // a schema sees how much it is, not how long
+		})
 	}
 	return text
 }
 
 func (r *reader) script(n *yaml.Node, at string) string {
+	nothing := mistake{found: "nothing", expected: "a script", remedy: `for example "` + example("run") + `"`}
+	if isNull(n) && target(n).Value == "" {
+		r.refuse(n, at, nothing)
+		return ""
+	}
 	text, ok := r.plain(n, at)
 	if ok && strings.TrimSpace(text) == "" {
-		r.refuse(n, at, `found nothing, expected a script: for example "%s"`, example("run"))
+		r.refuse(n, at, nothing)
 	}
 	return text
 }
 
 func (r *reader) folder(n *yaml.Node, at string) string {
+	const expected = "a folder of the repository"
 	text, ok := r.line(n, at)
 	switch {
 	case !ok:
 		return ""
 	case strings.Contains(text, `\`):
-		r.refuse(n, at, `found %s, expected / between folders: replace the \`, shown(text))
+		r.refuse(n, at, mistake{found: shown(text), expected: expected, remedy: `write / between folders instead of \`})
 	case strings.HasPrefix(text, "/"):
-		r.refuse(n, at, "found %s, expected a folder of the clone: write it from the root of the repository, without the first /", shown(text))
-	case outside(text):
-		r.refuse(n, at, "found %s, which leaves the clone: expected a folder inside it", shown(text))
+		r.refuse(n, at, mistake{found: shown(text), expected: expected, remedy: "write it from the root of the repository, without the first /"})
+	case climbs(text):
+		r.refuse(n, at, mistake{found: shown(text), expected: expected, remedy: "write it from the root of the repository, without .."})
 	}
 	if text = path.Clean(text); text == "." {
 		return ""
@@ -234,11 +412,49 @@ func (r *reader) minutes(n *yaml.Node, at string) time.Duration {
 	if !ok {
 		return 0
 	}
+	scalar := target(n)
 	minutes, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || minutes < 1 || minutes > maxTimeoutMinutes {
-		r.refuse(n, at, "found %s, expected whole minutes from 1 to %d: for example 60", shown(text), maxTimeoutMinutes)
+	m := mistake{found: shown(text), expected: fmt.Sprintf("whole minutes from 1 to %d", maxTimeoutMinutes), remedy: "for example 60"}
+	switch {
+	case scalar.Tag == "!!str" && err == nil:
+		m.found, m.remedy = shown(text)+" in quotes", "remove the quotes"
+	case err == nil && text[0] != '0' && minutes >= 1 && minutes <= maxTimeoutMinutes:
+		return time.Duration(minutes) * time.Minute
+	default:
+		// 0x1e and 30.0 are numbers to a schema, and in range.
+		var number float64
+		m.unsayable = isNumber(n) && scalar.Decode(&number) == nil && number >= 1 && number <= maxTimeoutMinutes && number == float64(int(number))
 	}
-	return time.Duration(minutes) * time.Minute
+	r.refuse(n, at, m)
+	return 0
+}
+
+func (r *reader) truth(n *yaml.Node, at string) bool {
+	text, ok := r.line(n, at)
+	if !ok {
+		return false
+	}
+	truth, err := strconv.ParseBool(text)
+	if n = target(n); err == nil && n.Tag == "!!bool" {
+		return truth
+	}
+	m := mistake{found: shown(text), expected: "true or false"}
+	switch strings.ToLower(text) {
+	case "true", "false":
+		m.remedy = "remove the quotes"
+	case "yes", "on", "y", "1":
+		m.nearest = "true"
+	case "no", "off", "n", "0":
+		m.nearest = "false"
+	}
+	r.refuse(n, at, m)
+	return false
+}
+
+// isNumber reports whether YAML reads a scalar as a number.
+func isNumber(n *yaml.Node) bool {
+	n = target(n)
+	return n.Tag == "!!int" || n.Tag == "!!float"
 }
 
 // variables reads a map of names and values. Messages never hold a value.
@@ -252,17 +468,20 @@ func (r *reader) variables(n *yaml.Node, at string) []Variable {
 		name := key.Value
 		switch {
 		case name == "<<":
-			r.refuse(key, at, refuseMerge)
+			r.refuse(key, at, refuseMerge())
 		case !isVariableName(name):
-			r.refuse(key, at, "found %s as a variable's name, expected letters, digits and _, not starting with a digit", shown(name))
+			r.refuse(key, at, mistake{found: shown(name) + " as a variable's name", expected: "letters, digits and _, not starting with a digit"})
 		case name == "RUNNERHUB" || strings.HasPrefix(name, "RUNNERHUB_"):
-			r.refuse(key, join(at, name), "names that start with RUNNERHUB_ are set by RunnerHub itself, so that steps can rely on them: choose another name")
+			r.refuse(key, join(at, name), mistake{
+				found: "the name " + shown(name), expected: "a name that does not start with RUNNERHUB_",
+				message: "names that start with RUNNERHUB_ are set by RunnerHub itself, so that steps can rely on them: choose another name",
+			})
 		case target(value).Kind != yaml.ScalarNode:
-			r.refuse(value, join(at, name), "found %s, expected text: put the value in quotes, or write it on one line", describe(value))
+			r.refuse(value, join(at, name), mistake{found: describe(value), expected: "text", remedy: "put the value in quotes, or write it on one line"})
 		default:
 			// Not plain, which would build the path of every sound variable.
-			if why := r.refuseScalar(target(value)); why != "" {
-				r.refuse(value, join(at, name), "%s", why)
+			if why := r.refuseScalar(target(value)); why != nil {
+				r.refuse(value, join(at, name), *why)
 			}
 			variables = append(variables, Variable{Name: name, Value: target(value).Value})
 		}
@@ -272,13 +491,16 @@ func (r *reader) variables(n *yaml.Node, at string) []Variable {
 
 func isVariableName(name string) bool {
 	for i, c := range []byte(name) {
-		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		if !letter && (i == 0 || c < '0' || c > '9') {
+		if !isLetter(c) && c != '_' && (i == 0 || !isDigit(c)) {
 			return false
 		}
 	}
 	return name != ""
 }
+
+func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // line reads text that must fill one line and no more.
 func (r *reader) line(n *yaml.Node, at string) (string, bool) {
@@ -287,24 +509,33 @@ func (r *reader) line(n *yaml.Node, at string) (string, bool) {
 	case !ok:
 		return "", false
 	case strings.TrimSpace(text) == "":
-		r.refuse(n, at, "found nothing, expected text: fill it in, or remove the key")
+		r.refuse(n, at, mistake{found: "nothing", expected: "text", remedy: "fill it in, or remove the key"})
 		return "", false
 	case strings.ContainsFunc(text, unicode.IsControl):
-		r.refuse(n, at, "found a line break or a control character, expected one line of text")
+		r.refuse(n, at, mistake{found: "a line break or a control character", expected: "one line of text"})
 		return "", false
 	}
 	return text, true
 }
 
-// plain reads text exactly as written, whatever YAML would make of it.
+// plain reads text exactly as written, whatever YAML would make of it; but not
+// what is nothing to YAML.
 func (r *reader) plain(n *yaml.Node, at string) (string, bool) {
 	n = target(n)
 	if n.Kind != yaml.ScalarNode {
-		r.refuse(n, at, "found %s, expected text", describe(n))
+		r.refuse(n, at, mistake{found: describe(n), expected: "text"})
 		return "", false
 	}
-	if why := r.refuseScalar(n); why != "" {
-		r.refuse(n, at, "%s", why)
+	if why := r.refuseScalar(n); why != nil {
+		r.refuse(n, at, *why)
+		return "", false
+	}
+	if isNull(n) {
+		m := mistake{found: "nothing", expected: "text", remedy: "fill it in, or remove the key"}
+		if n.Value != "" {
+			m.found, m.remedy = n.Value+", which YAML reads as nothing", "put it in quotes"
+		}
+		r.refuse(n, at, m)
 		return "", false
 	}
 	return n.Value, true
@@ -314,14 +545,17 @@ func (r *reader) plain(n *yaml.Node, at string) (string, bool) {
 //
 // The text is looked at as well as the node: yaml.v3 drops a lone "!" without a
 // trace, which would turn the script "! grep x" into its opposite.
-func (r *reader) refuseScalar(n *yaml.Node) string {
+func (r *reader) refuseScalar(n *yaml.Node) *mistake {
 	switch {
-	case n.Style&yaml.TaggedStyle != 0 || r.startsWith(n, '!'):
-		return "found ! at the start, which YAML reads as a tag: put the value in quotes"
+	case n.Style&yaml.TaggedStyle != 0 || r.bang(n):
+		return &mistake{
+			found: "! at the start", expected: "text", unsayable: true,
+			message: "found ! at the start, which YAML reads as a tag: put the value in quotes",
+		}
 	case strings.IndexByte(n.Value, 0) >= 0:
-		return `found a NUL character ("\0"), which no environment or script can hold: remove it`
+		return &mistake{found: `a NUL character ("\0")`, expected: "text", message: `found a NUL character ("\0"), which no environment or script can hold: remove it`}
 	}
-	return ""
+	return nil
 }
 
 // object walks a map whose keys the format knows, and reports the others and
@@ -331,9 +565,9 @@ func (r *reader) object(n *yaml.Node, at string, k keys) iter.Seq2[string, *yaml
 		var meant []string
 		for key, value := range r.entries(n, at) {
 			if !hasWord(k.known, key.Value) {
-				why, other := k.refusal(key.Value)
-				r.refuse(key, join(at, cut(key.Value, 60)), "%s", why)
-				meant = append(meant, other)
+				m := k.refusal(key.Value)
+				r.refuse(key, join(at, cut(key.Value, 60)), m)
+				meant = append(meant, m.nearest)
 				continue
 			}
 			if !yield(key.Value, value) {
@@ -345,8 +579,11 @@ func (r *reader) object(n *yaml.Node, at string, k keys) iter.Seq2[string, *yaml
 			return
 		}
 		for key := range strings.SplitSeq(k.required, " ") {
-			if !hasKey(n, key) && !slices.Contains(meant, key) {
-				r.refuse(n, join(at, key), `the key %q is missing: add it, for example "%s"`, key, example(key))
+			if keyOf(n, key) == nil && !slices.Contains(meant, key) {
+				r.refuse(n, join(at, key), mistake{
+					found: "no key " + strconv.Quote(key), expected: strconv.Quote(example(key)), nearest: key,
+					message: fmt.Sprintf(`the key %q is missing: add it, for example "%s"`, key, example(key)),
+				})
 			}
 		}
 	}
@@ -358,24 +595,25 @@ func (r *reader) entries(n *yaml.Node, at string) iter.Seq2[*yaml.Node, *yaml.No
 		n := target(n)
 		switch {
 		case n.Kind != yaml.MappingNode:
-			r.refuse(n, at, `found %s, expected a map: lines of "key: value"`, describe(n))
+			r.refuse(n, at, mistake{found: describe(n), expected: `a map: lines of "key: value"`})
 			return
 		case len(n.Content)/2 > maxEntries:
-			r.refuse(n, at, "found %d entries, expected at most %d", len(n.Content)/2, maxEntries)
+			r.refuse(n, at, mistake{found: fmt.Sprintf("%d entries", len(n.Content)/2), expected: fmt.Sprintf("at most %d", maxEntries)})
 			return
 		}
-		lines := make(map[string]int, 8)
 		for i := 0; i < len(n.Content); i += 2 {
 			key := target(n.Content[i])
 			if key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0 {
-				r.refuse(key, at, "found %s as a key, expected plain text", describe(key))
+				r.refuse(key, at, mistake{found: describe(key) + " as a key", expected: "plain text", unsayable: true})
 				continue
 			}
-			if line, twice := lines[key.Value]; twice {
-				r.refuse(key, join(at, cut(key.Value, 60)), "the key %s is already given in line %d: keep one of them", shown(key.Value), line)
+			if first := keyOf(n, key.Value); first != key {
+				r.refuse(key, join(at, cut(key.Value, 60)), mistake{
+					found: "the key " + shown(key.Value) + " again", expected: "each key once", unsayable: true,
+					message: fmt.Sprintf("the key %s is already given in line %d: keep one of them", shown(key.Value), first.Line),
+				})
 				continue
 			}
-			lines[key.Value] = key.Line
 			if !yield(key, n.Content[i+1]) {
 				return
 			}
@@ -383,13 +621,14 @@ func (r *reader) entries(n *yaml.Node, at string) iter.Seq2[*yaml.Node, *yaml.No
 	}
 }
 
-func hasKey(n *yaml.Node, key string) bool {
+// keyOf is the first key of a map with this text; nil when there is none.
+func keyOf(n *yaml.Node, text string) *yaml.Node {
 	for i := 0; i < len(n.Content); i += 2 {
-		if k := target(n.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
-			return true
+		if k := target(n.Content[i]); k.Kind == yaml.ScalarNode && k.Style&yaml.TaggedStyle == 0 && k.Value == text {
+			return k
 		}
 	}
-	return false
+	return nil
 }
 
 // list walks a list of at least least entries.
@@ -398,13 +637,13 @@ func (r *reader) list(n *yaml.Node, at string, least int) iter.Seq2[int, *yaml.N
 		n := target(n)
 		switch {
 		case n.Kind != yaml.SequenceNode:
-			r.refuse(n, at, `found %s, expected a list: start each entry with "- "`, describe(n))
+			r.refuse(n, at, mistake{found: describe(n), expected: `a list: start each entry with "- "`})
 			return
 		case len(n.Content) < least:
-			r.refuse(n, at, "found an empty list, expected at least one entry")
+			r.refuse(n, at, mistake{found: "an empty list", expected: "at least one entry"})
 			return
 		case len(n.Content) > maxEntries:
-			r.refuse(n, at, "found %d entries, expected at most %d", len(n.Content), maxEntries)
+			r.refuse(n, at, mistake{found: fmt.Sprintf("%d entries", len(n.Content)), expected: fmt.Sprintf("at most %d", maxEntries)})
 			return
 		}
 		for i, entry := range n.Content {
@@ -415,20 +654,61 @@ func (r *reader) list(n *yaml.Node, at string, least int) iter.Seq2[int, *yaml.N
 	}
 }
 
-// startsWith looks at the character of the text at which a node begins.
-func (r *reader) startsWith(n *yaml.Node, c byte) bool {
-	if r.lines == nil {
-		r.lines = bytes.SplitAfter(r.text, []byte{'\n'})
+// place is a position as yaml.v3 counts it.
+type place struct{ line, column int }
+
+// bang reports whether the text has a "!" where a node begins.
+func (r *reader) bang(n *yaml.Node) bool {
+	if !r.looked {
+		r.bangs, r.looked = bangs(r.text), true
 	}
-	if n.Line > len(r.lines) {
+	if len(r.bangs) == 0 {
 		return false
 	}
-	rest := r.lines[n.Line-1]
+	_, found := slices.BinarySearchFunc(r.bangs, place{n.Line, n.Column}, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+	})
+	return found
+}
+
+// bangs lists the place of each "!" in text, in order. Lines are yaml.v3's, which
+// also end at CR, NEL, LS and PS.
+func bangs(text []byte) []place {
+	if bytes.IndexByte(text, '!') < 0 {
+		return nil
+	}
+	var found []place
+	at, last := place{1, 0}, rune(0)
+	for _, c := range string(text) {
+		at.column++
+		switch {
+		case c == '\n' && last == '\r':
+			at.column = 0
+		case c == '\n' || c == '\r' || c == '\u0085' || c == '\u2028' || c == '\u2029':
+			at.line, at.column = at.line+1, 0
+		case c == '!':
+			found = append(found, at)
+		}
+		last = c
+	}
+	return found
+}
+
+// rest is the text from where a node begins to the end of its value, as far as that
+// can be told.
+func (r *reader) rest(n *yaml.Node) string {
+	rest := r.text
+	for range n.Line - 1 {
+		_, rest, _ = bytes.Cut(rest, []byte{'\n'})
+	}
 	for range n.Column - 1 {
 		_, size := utf8.DecodeRune(rest)
 		rest = rest[size:]
 	}
-	return len(rest) > 0 && rest[0] == c
+	if skipped := bytes.TrimLeft(rest, "! "); len(skipped) < len(rest) {
+		return "!" + word(skipped)
+	}
+	return word(rest)
 }
 
 // target follows an alias. An anchor cannot stand before an alias, so one

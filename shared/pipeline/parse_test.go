@@ -4,6 +4,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,17 +43,45 @@ func TestParseFull(t *testing.T) {
 			{"LINES", "one\ntwo\n"},
 		},
 		Triggers: []Trigger{
-			{Event: Push, Line: 18},
-			{Event: PullRequest, Line: 19},
-			{Event: Push, Branches: []string{"main"}, Line: 20},
-			{Event: PullRequest, Branches: []string{"main", "release/**"}, Line: 22},
+			{Event: Push, Line: 26},
+			{Event: PullRequest, Line: 27},
+			{
+				Event: Push, Line: 28, Branches: Filter{Include: []string{"main"}}, Tags: Filter{Include: []string{"v*", "release-?"}},
+				Paths: Filter{Include: []string{"src/**"}, Exclude: []string{"**/*.md", "docs/**"}},
+			},
+			{
+				Event: PullRequest, Line: 34, Branches: Filter{Include: []string{"main", "release/**"}},
+				SourceBranches: Filter{Exclude: []string{"wip/*"}},
+			},
 		},
 		Steps: []Step{
-			{Name: "Install", Run: "npm ci", WorkingDirectory: "web"},
-			{Run: "npm test\nnpm run lint\n", Env: []Variable{{"CI", "false"}}},
+			{Name: "Install", Run: "npm ci", WorkingDirectory: "web", Timeout: 10 * time.Minute},
+			{Run: "npm test\nnpm run lint\n", Env: []Variable{{"CI", "false"}}, ContinueOnError: true},
 		},
-		Timeout:      90 * time.Minute,
-		platformLine: 3, platformColumn: 11,
+		Timeout:     90 * time.Minute,
+		Image:       "node:22-bookworm",
+		Runner:      "docker",
+		Compute:     "large",
+		Toolchain:   []Tool{{"node", "22"}, {"xcode", "16.2"}, {"android_sdk", "35"}, {"flutter", "3.10"}, {"ruby", "3.4.1"}},
+		Concurrency: Concurrency{Group: "deploy", CancelInProgress: true, Set: true},
+		Cache:       &Cache{Paths: []string{"node_modules", "~/.npm/**"}, Key: `npm-{{ checksum "package-lock.json" }}-{{ branch }}`},
+		Artifacts:   []string{"dist/**", "coverage report/*.html"},
+		asks: []ask{
+			{platformAsked, "platform", 3, 11},
+			{Image, "image", 4, 1},
+			{runnerAsked, "runner", 5, 9},
+			{Compute, "compute", 6, 1},
+			{Toolchain, "environment.node", 8, 3},
+			{Toolchain, "environment.xcode", 9, 3},
+			{Toolchain, "environment.android_sdk", 10, 3},
+			{Toolchain, "environment.flutter", 11, 3},
+			{Toolchain, "environment.ruby", 12, 3},
+			{Groups, "concurrency", 35, 1},
+			{Caches, "cache", 38, 1},
+			{StepTimeouts, "steps[0].timeout", 48, 5},
+			{ContinueOnError, "steps[1].continue_on_error", 54, 5},
+			{Artifacts, "artifacts", 55, 1},
+		},
 	}
 	for name, text := range map[string]string{
 		"as written": string(text),
@@ -128,7 +157,18 @@ func TestProblems(t *testing.T) {
 			"unquoted **/x", "a:\n  - b\n  - **/x\n",
 			`3:5: found **/x without quotes, which YAML reads as an alias: quote patterns that start with *, as in "**/x"`,
 		},
-		{"broken tag", "x: 1\nbranches: [main, !<]\n", `2:20: found ! at the start of a value, which YAML reads as a tag: put the value in quotes`},
+		{"broken tag", "x: 1\nbranches: [main, !<]\n", `2:18: found !< without quotes, which YAML reads as a tag: put the value in quotes`},
+		{"! in a list", "a: [main, !dev]\n", `1:11: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
+		{"! first in a list", "a: [!dev]\n", `1:5: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
+		{"! in a map", "a: {b: [c], d: !*.md}\n", `1:16: found !*.md without quotes, which YAML reads as a tag: put the value in quotes; to leave *.md out of a list, write {include: […], exclude: "*.md"}`},
+		{"! and braces", "a: b\nc:\n  - '!d'\n  - !{e,f}\n", `4:5: found !{e without quotes, which YAML reads as a tag: put the value in quotes`},
+		{"the second !", "a: [ ! b ]\nc: [d, !e]\n", `2:8: found !e without quotes, which YAML reads as a tag: put the value in quotes; to leave e out of a list, write {include: […], exclude: "e"}`},
+		{"! has nothing to do with it", "a: [ ! b ]\nc: [d\n", `2:4: found a list that is not closed: add the "]", or the "," between its entries`},
+		{
+			"! that swallows a comma", "name: a\nsteps: [{run: x}]\ntriggers: [{event: push, branches: [!dev, main]}]\n",
+			`3:37: triggers[0].branches[0]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "dev"}`,
+		},
+		{"* in a comment, and one that is not", "# [*x]\na: '*x'\nb: |\n  - *x\nc: [*x]\n", `5:5: found *x without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*x"`},
 		{"lone &", "a: & b\n", `1:4: found * or & at the start of a value: quote patterns that start with *`},
 		{
 			"a: b: c", "x: 1\nrun: echo: hi\n",
@@ -171,15 +211,13 @@ func TestProblems(t *testing.T) {
 		{"swapped letters", minimal + "tiemout: 1\n", `4:1: tiemout: unknown key "tiemout", did you mean "timeout"?`},
 		{"upper case", minimal + "Timeout: 1\n", `4:1: Timeout: unknown key "Timeout", did you mean "timeout"?`},
 		{"another system's", minimal + "env: {A: b}\n", `4:1: env: unknown key "env", did you mean "environment"?`},
-		{"far off", minimal + "kubernetes: 1\n", `4:1: kubernetes: unknown key "kubernetes", expected one of name, platform, environment, triggers, steps, timeout`},
+		{"far off", minimal + "kubernetes: 1\n", `4:1: kubernetes: unknown key "kubernetes", expected one of name, platform, environment, triggers, steps, artifacts, timeout, image, runner, compute, cache, concurrency`},
 		{"twice", minimal + "name: b\n", `4:1: name: the key "name" is already given in line 1: keep one of them`},
-		{"later", minimal + "artifacts: [a]\n", `4:1: artifacts: "artifacts" is part of the format but not supported by this version: remove it`},
-		{"later, misspelt", minimal + "artefacts: [a]\n", `4:1: artefacts: unknown key "artefacts", did you mean "artifacts"?`},
+		{"British", minimal + "artefacts: [a]\n", `4:1: artefacts: unknown key "artefacts", did you mean "artifacts"?`},
 		{"merge", minimal + "<<: {a: b}\n", `4:1: <<: merge keys ("<<") are not supported: write the keys out`},
 		{"key is a list", minimal + "[a]: b\n", `4:1: found a list as a key, expected plain text`},
 		{
 			"toolchain", minimal + "environment:\n  node: 22\n  xcod: 1\n", `
-5:3: environment.node: "node" is part of the format but not supported by this version: remove it
 6:3: environment.xcod: unknown key "xcod", did you mean "xcode"?`,
 		},
 
@@ -188,7 +226,7 @@ func TestProblems(t *testing.T) {
 		{"name is a map", "name: {a: b}\ntriggers: [push]\nsteps: [{run: x}]\n", `1:7: name: found a map, expected text`},
 		{
 			"name is long", "name: " + strings.Repeat("é", 101) + "\ntriggers: [push]\nsteps: [{run: x}]\n",
-			`1:7: name: found 101 characters, expected at most 100: shorten the name`,
+			`1:7: name: found 101 characters, expected at most 100: shorten it`,
 		},
 		{
 			"name has lines", "name: \"a\\nb\"\ntriggers: [push]\nsteps: [{run: x}]\n",
@@ -255,27 +293,22 @@ triggers:
 5:5: triggers[1]: unknown event "pr", did you mean "pull_request"?
 6:5: triggers[2]: manual builds run whatever triggers says: remove this entry
 7:5: triggers[3]: schedule builds run whatever triggers says: remove this entry
-8:5: triggers[4]: builds of tags are not supported by this version: remove this entry
+8:5: triggers[4]: unknown event "tag": for tags, write {event: push, tags: "*"}
 9:5: triggers[5]: unknown event "release", expected push or pull_request
 10:5: triggers[6].push: unknown key "push": write "event: push", and branches beside it
 11:5: triggers[7].event: the key "event" is missing: add it, for example "event: push"
-13:5: triggers[8].tags: "tags" is part of the format but not supported by this version: remove it
 14:5: triggers[8].branch: unknown key "branch", did you mean "branches"?
-16:14: triggers[9].branches: found nothing, expected at least one branch: remove the key to take every branch
-18:15: triggers[10].branches: found nothing, expected at least one branch: remove the key to take every branch
+16:14: triggers[9].branches: found nothing, expected at least one pattern: fill it in, or remove the key
+18:15: triggers[10].branches: found nothing, expected at least one pattern: fill it in, or remove the key
 19:5: triggers[11]: found a list, expected a map: lines of "key: value"`,
 		},
 		{"triggers is text", "name: a\nsteps: [{run: x}]\ntriggers: push\n", `3:11: triggers: found text, expected a list: start each entry with "- "`},
 		{"triggers is nothing", "name: a\nsteps: [{run: x}]\ntriggers:\n", `3:10: triggers: found nothing, expected a list: start each entry with "- "`},
 		{
 			"exclusions", "name: a\nsteps: [{run: x}]\ntriggers:\n- event: push\n  branches:\n  - main\n  - !dev\n  - ! dev\n  - '!dev'\n", `
-7:5: triggers[0].branches[1]: found ! at the start: exclusions are not supported, name the branches that build
-8:5: triggers[0].branches[2]: found ! at the start: exclusions are not supported, name the branches that build
-9:5: triggers[0].branches[3]: found ! at the start: exclusions are not supported, name the branches that build`,
-		},
-		{
-			"branches is a map", "name: a\nsteps: [{run: x}]\ntriggers:\n- {event: push, branches: {include: main}}\n",
-			`4:27: triggers[0].branches: found a map, expected a list: start each entry with "- "`,
+7:5: triggers[0].branches[1]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "dev"}
+8:5: triggers[0].branches[2]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "dev"}
+9:5: triggers[0].branches[3]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "dev"}`,
 		},
 
 		{"no steps", "name: a\ntriggers: [push]\nsteps: []\n", `3:8: steps: found an empty list, expected at least one entry`},
@@ -304,13 +337,110 @@ steps:
 7:10: steps[3].run: found a list, expected text
 8:10: steps[4].run: found ! at the start, which YAML reads as a tag: put the value in quotes
 9:5: steps[5].script: unknown key "script", did you mean "run"?
-11:5: steps[6].timeout: "timeout" is part of the format but not supported by this version: remove it
 12:5: steps[6].working-directory: unknown key "working-directory", did you mean "working_directory"?
-13:33: steps[7].working_directory: found "/tmp", expected a folder of the clone: write it from the root of the repository, without the first /
-14:33: steps[8].working_directory: found "a/../../b", which leaves the clone: expected a folder inside it
-15:33: steps[9].working_directory: found "a\\b", expected / between folders: replace the \
+13:33: steps[7].working_directory: found "/tmp", expected a folder of the repository: write it from the root of the repository, without the first /
+14:33: steps[8].working_directory: found "a/../../b", expected a folder of the repository: write it from the root of the repository, without ..
+15:33: steps[9].working_directory: found "a\\b", expected a folder of the repository: write / between folders instead of \
 16:33: steps[10].working_directory: found nothing, expected text: fill it in, or remove the key
 17:19: steps[11].env: found a list, expected a map: lines of "key: value"`,
+		},
+
+		// Nothing, in the ways YAML has to say it.
+		{"null name", "name: null\ntriggers: [push]\nsteps: [{run: x}]\n", `1:7: name: found null, which YAML reads as nothing, expected text: put it in quotes`},
+		{
+			"null pattern", "name: a\nsteps: [{run: x}]\ntriggers: [{event: push, branches: [~, ]}]\n",
+			`3:37: triggers[0].branches[0]: found ~, which YAML reads as nothing, expected text: put it in quotes`,
+		},
+
+		// What filters take.
+		{
+			"filters", `name: a
+steps: [{run: x}]
+triggers:
+  - event: push
+    source_branches: a
+    branches-ignore: [b]
+    tags: {}
+    paths: {only: src/, exclude: [/a, b/, ../c, ./d, "a\\b", " e", "!f", ~/g, "h**"]}
+  - event: pull_request
+    tags: a
+    branches: {include: [], exclude: "!main"}
+  - {event: push, tags: refs/tags/v1, branches: [refs/heads/x, "a b,c"]}
+`, `
+5:5: triggers[0].source_branches: "source_branches" belongs to pull_request: write branches for the pushed branch
+6:5: triggers[0].branches-ignore: unknown key "branches-ignore": write "branches: {exclude: …}"
+7:11: triggers[0].tags: found an empty map, expected include or exclude: name what to take, or remove the key to take everything
+8:13: triggers[0].paths.only: unknown key "only", did you mean "include"?
+8:35: triggers[0].paths.exclude[0]: found a part without a name in "/a": remove the / at the start or the end, or the second one
+8:39: triggers[0].paths.exclude[1]: found / at the end in "b/": write "b/**" for all that is in the folder
+8:43: triggers[0].paths.exclude[2]: found .. in "../c": patterns stay inside the repository, written from its root
+8:49: triggers[0].paths.exclude[3]: found a part that is only a dot in "./d": remove it: patterns are written from the root of the repository
+8:54: triggers[0].paths.exclude[4]: found \ in "a\\b": write / between the parts of a name
+8:62: triggers[0].paths.exclude[5]: found a space at the start or the end in " e": remove it
+8:68: triggers[0].paths.exclude[6]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "f"}
+8:74: triggers[0].paths.exclude[7]: found ~ in "~/g": patterns stay inside the repository, written from its root
+8:79: triggers[0].paths.exclude[8]: found ** inside "h**", where it means no more than *: write "h*" for one part of the name, and "h*/**" beside it for more
+10:5: triggers[1].tags: "tags" belongs to push: pull requests have none
+11:25: triggers[1].branches.include: found nothing, expected at least one pattern: fill it in, or remove the key
+11:38: triggers[1].branches.exclude: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "main"}
+12:25: triggers[2].tags: found "refs/tags/v1": write the name of the tag alone, "v1"
+12:50: triggers[2].branches[0]: found "refs/heads/x": write the name of the branch alone, "x"
+12:64: triggers[2].branches[1]: found a space in "a b,c": no name of a branch has one; write several patterns as a list, [a, b, c]`,
+		},
+
+		// Extensions.
+		{
+			"extensions", minimal + `platform: Linux
+image: node 22
+runner: dockr
+compute: 2XLarge
+environment: {node: ^22, ruby: [3]}
+artifacts: ["!x"]
+cache: {paths: [/tmp, ~/], key: "{{ hash }}"}
+concurrency: {cancel-in-progress: yes}
+`, `
+4:11: platform: found "Linux", expected one of android, flutter, ios, linux, macos, react-native, did you mean "linux"?
+5:8: image: found "node 22", expected the name of an image, for example node:22 or registry.example.com/team/image:tag
+6:9: runner: found "dockr", expected one of codebuild, docker, fargate, process, did you mean "docker"?
+7:10: compute: found "2XLarge", expected one of small, medium, large, xlarge, 2xlarge, did you mean "2xlarge"?
+8:21: environment.node: found "^22", expected a version of letters, digits and . _ + -, at most 50 characters, for example 22 or 22.11.0
+8:32: environment.ruby: found a list, expected text
+9:13: artifacts[0]: found ! at the start of a pattern, which excludes nothing here: name the files to take
+10:17: cache.paths[0]: found a part without a name in "/tmp": remove the / at the start or the end, or the second one
+10:23: cache.paths[1]: found a part without a name in "~/": remove the / at the start or the end, or the second one
+10:33: cache.key: found "{{ hash ", expected {{ branch }} or {{ checksum "file" }} behind a {{
+11:15: concurrency.cancel-in-progress: unknown key "cancel-in-progress", did you mean "cancel_in_progress"?`,
+		},
+		{
+			"more extensions", minimal + `cache: {key: a}
+concurrency: {}
+timeout: "60"
+steps2: x
+`, `
+4:8: cache.paths: the key "paths" is missing: add it, for example "paths: [node_modules]"
+5:14: concurrency: found an empty map, expected group or cancel_in_progress: fill it in, or remove the key
+6:10: timeout: found "60" in quotes, expected whole minutes from 1 to 1440: remove the quotes
+7:1: steps2: unknown key "steps2", did you mean "steps"?`,
+		},
+		{
+			"switches", `name: a
+triggers: [push]
+concurrency: {cancel_in_progress: on}
+cache: {paths: a, key: '{{ checksum "/etc/passwd" }}'}
+steps:
+- {run: x, continue_on_error: "true", timeout: 030}
+- {run: x, continue_on_error: off, timeout: 1441}
+- {run: x, continue_on_error: maybe, timeout: 5m, allow_failure: true}
+`, `
+3:35: concurrency.cancel_in_progress: found "on", expected true or false, did you mean "true"?
+4:24: cache.key: found "/etc/passwd" as the file of a checksum, expected a file of the repository, written from its root
+6:31: steps[0].continue_on_error: found "true", expected true or false: remove the quotes
+6:48: steps[0].timeout: found "030", expected whole minutes from 1 to 1440: for example 60
+7:31: steps[1].continue_on_error: found "off", expected true or false, did you mean "false"?
+7:45: steps[1].timeout: found "1441", expected whole minutes from 1 to 1440: for example 60
+8:31: steps[2].continue_on_error: found "maybe", expected true or false
+8:47: steps[2].timeout: found "5m", expected whole minutes from 1 to 1440: for example 60
+8:51: steps[2].allow_failure: unknown key "allow_failure", did you mean "continue_on_error"?`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -318,6 +448,14 @@ steps:
 			f, problems := Parse([]byte(tt.text))
 			if f != nil {
 				t.Errorf("a file was returned beside problems")
+			}
+			for _, p := range problems {
+				if p.Found == "" || p.Expected == "" {
+					t.Errorf("%v: found %q, expected %q", p, p.Found, p.Expected)
+				}
+				if p.Nearest == "" && strings.Contains(p.Message, "did you mean") {
+					t.Errorf("%v: nearest is empty", p)
+				}
 			}
 			if got, want := problems.Error(), strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -377,6 +515,10 @@ func TestProblemsInFile(t *testing.T) {
 	if got, want := problems.InFile("ci.yml"), "ci.yml:3:5: steps: a\nci.yml:4: b\nci.yml: c"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	named := problems.In("ci.yml")
+	if named[2].File != "ci.yml" || named[0].Message != "a" || problems[0].File != "" {
+		t.Errorf("got %+v from %+v", named, problems)
+	}
 }
 
 // TestHostile reads what is made to hurt. The time is generous for slow
@@ -394,7 +536,7 @@ func TestHostile(t *testing.T) {
 	wide := "name: a\ntriggers: [push]\nenvironment: {variables: &v {" + variables(200) + "}}\nsteps:\n- &s {run: x, env: *v}\n" +
 		strings.Repeat("- *s\n", 199)
 	for _, tt := range []struct{ name, text, want string }{
-		{"too large", strings.Repeat("#", MaxBytes+1), "the file has 262145 bytes, expected at most 262144"},
+		{"too large", strings.Repeat("#", MaxBytes+1), "the file is larger than 262144 bytes"},
 		{"deep lists", fill("["), "nested"},
 		{"deep maps", fill("{a: "), "nested"},
 		{"deep entries", fill("- "), "nested"},
@@ -406,6 +548,11 @@ func TestHostile(t *testing.T) {
 		{"many problems", "name: a\ntriggers: [push]\nsteps: [" + strings.Repeat("{a: b, c: d},", 150) + "]\n", "there are more problems"},
 		{"open quote at the end", minimal + fill("# x\n")[:60<<10] + "a: 'b", "not closed"},
 		{"wide aliases", wide, ""},
+		{"one long line", oneLine(), ""},
+		{"deep maps to search in", strings.Repeat("{a: ", 15<<10), "nested"},
+		{"a star at the end", fill("a: [b]\n")[:MaxBytes-10] + "\nc: *\n", ":4: found * without quotes"},
+		{"a bang at the end", fill("# !x\n")[:MaxBytes-20] + "\nc: !{}\nd: [!x]\n", ":4: found !{ without quotes"},
+		{"bangs", "name: a\ntriggers: [push]\nsteps:\n" + strings.Repeat("- !x\n", 30_000) + "d: [!x]\n", "a list that is not closed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -433,12 +580,66 @@ func manyBranches() string {
 	return b.String()
 }
 
+// oneLine is a file of many values in one line, each of which is looked at for a "!".
+func oneLine() string {
+	var b strings.Builder
+	b.WriteString("name: a # !\ntriggers: [push]\nsteps: [")
+	for range 150 {
+		b.WriteString("{run: x, env: {")
+		for i := range 150 {
+			b.WriteString("A" + strconv.Itoa(i) + ": x, ")
+		}
+		b.WriteString("}},")
+	}
+	b.WriteString("]\n")
+	return b.String()
+}
+
 func variables(n int) string {
 	var b strings.Builder
 	for i := range n {
 		b.WriteString("V" + strings.Repeat("A", i) + ": x, ")
 	}
 	return b.String()
+}
+
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	for own, want := range map[string][]string{
+		"":                     {".runnerhub/runnerhub.yml", "runnerhub.yml"},
+		"apps/white/label.yml": {"apps/white/label.yml"},
+		"../runnerhub.yml":     nil,
+	} {
+		got, err := Paths(own)
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("Paths(%q) = %q, %v", own, got, err)
+		}
+	}
+}
+
+func TestKeyParts(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		key  string
+		want []KeyPart
+	}{
+		{"", nil},
+		{"npm", []KeyPart{{Text: "npm"}}},
+		{"{{branch}}", []KeyPart{{Branch: true}}},
+		{`npm-{{ checksum "package-lock.json" "web/a b.json" }}-{{ branch }}`, []KeyPart{
+			{Text: "npm-"}, {Checksum: []string{"package-lock.json", "web/a b.json"}}, {Text: "-"}, {Branch: true},
+		}},
+		{"a{b}c}}d{", []KeyPart{{Text: "a{b}c}}d{"}}},
+	} {
+		if got := (Cache{Key: tt.key}).Parts(); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s: %+v", tt.key, got)
+		}
+	}
+	for _, key := range []string{"{{", "{{ }}", "{{ branch", "{{ branch } }}", "{{ Branch }}", "{{ checksum }}", "{{ checksum file }}", `{{ checksum "" }}`, `{{ checksum "a" b }}`, `{{{ branch }}}`, `{{ checksum "../a" }}`, `{{ checksum "/a" }}`} {
+		if _, why := keyParts(key); why == nil {
+			t.Errorf("%s is taken", key)
+		}
+	}
 }
 
 func TestValidPath(t *testing.T) {

@@ -11,6 +11,31 @@ import (
 // step repeats the variables, and aliases repeat steps.
 const maxPlanBytes = 1 << 20
 
+// Feature is a part of the format that an installation may not obey.
+type Feature string
+
+const (
+	Artifacts       Feature = "artifacts"
+	Caches          Feature = "cache"
+	Compute         Feature = "compute"
+	ContinueOnError Feature = "continue_on_error"
+	Groups          Feature = "concurrency"
+	Image           Feature = "image"
+	StepTimeouts    Feature = "timeout"     // of a step
+	Toolchain       Feature = "environment" // versions in it
+
+	platformAsked Feature = "platform" // Offer.Platforms says
+	runnerAsked   Feature = "runner"   // Offer.Runners says
+)
+
+// Offer is what an installation does for builds. A file that asks for more is
+// refused, so that nothing of it is silently left out.
+type Offer struct {
+	Platforms []string // of Platforms()
+	Runners   []string // of Runners(), which a file may name
+	Features  []Feature
+}
+
 // Plan is what a runner needs to run one build of a file. It is the same for
 // the same file.
 type Plan struct {
@@ -18,6 +43,13 @@ type Plan struct {
 	Platform       string     `json:"platform"`
 	TimeoutSeconds int        `json:"timeout_seconds"` // of the whole build
 	Steps          []PlanStep `json:"steps"`           // in order; the first failure ends the build
+
+	Toolchain []Tool   `json:"toolchain,omitempty"`
+	Image     string   `json:"image,omitempty"`     // empty: the runner's choice
+	Runner    string   `json:"runner,omitempty"`    // empty: the installation's choice
+	Compute   string   `json:"compute,omitempty"`   // empty: the runner's choice
+	Cache     *Cache   `json:"cache,omitempty"`     // nil: none
+	Artifacts []string `json:"artifacts,omitempty"` // globs of files to keep
 }
 
 // PlanStep is one script with all it needs.
@@ -27,25 +59,33 @@ type PlanStep struct {
 	WorkingDirectory string `json:"working_directory"` // inside the clone; "." is its root
 	// Env is environment.variables overlaid with the step's own env, names
 	// unique, in the order of the file.
-	Env []Variable `json:"env"`
+	Env             []Variable `json:"env"`
+	TimeoutSeconds  int        `json:"timeout_seconds,omitempty"`   // 0: only that of the build
+	ContinueOnError bool       `json:"continue_on_error,omitempty"` // its failure fails nothing else
 }
 
-// Plan makes the plan for a runner that runs the given platforms.
+// Plan makes the plan for an installation that runs the given platforms, and offers
+// nothing else.
 func (f *File) Plan(platforms []string) (Plan, Problems) {
-	if !slices.Contains(platforms, f.Platform) {
-		runs := strings.Join(platforms, ", ")
-		if runs == "" {
-			runs = "nothing"
-		}
-		return Plan{}, Problems{{
-			Line: f.platformLine, Column: f.platformColumn, Path: "platform",
-			Message: fmt.Sprintf("platform %s is not supported by this runner (it runs %s)", f.Platform, runs),
-		}}
+	return f.PlanFor(Offer{Platforms: platforms})
+}
+
+// PlanFor makes the plan for an installation, or says all that the file asks for and
+// the installation does not offer.
+func (f *File) PlanFor(offer Offer) (Plan, Problems) {
+	if problems := f.Unoffered(offer); len(problems) > 0 {
+		return Plan{}, problems
 	}
-	plan := Plan{Name: f.Name, Platform: f.Platform, TimeoutSeconds: int(f.Timeout.Seconds()), Steps: make([]PlanStep, 0, len(f.Steps))}
+	plan := Plan{
+		Name: f.Name, Platform: f.Platform, TimeoutSeconds: int(f.Timeout.Seconds()), Steps: make([]PlanStep, 0, len(f.Steps)),
+		Toolchain: f.Toolchain, Image: f.Image, Runner: f.Runner, Compute: f.Compute, Cache: f.Cache, Artifacts: f.Artifacts,
+	}
 	size := 0
 	for i, s := range f.Steps {
-		step := PlanStep{Name: s.title(i), Run: s.Run, WorkingDirectory: s.WorkingDirectory, Env: overlay(f.Variables, s.Env)}
+		step := PlanStep{
+			Name: s.title(i), Run: s.Run, WorkingDirectory: s.WorkingDirectory, Env: overlay(f.Variables, s.Env),
+			TimeoutSeconds: int(s.Timeout.Seconds()), ContinueOnError: s.ContinueOnError,
+		}
 		if step.WorkingDirectory == "" {
 			step.WorkingDirectory = "."
 		}
@@ -54,12 +94,57 @@ func (f *File) Plan(platforms []string) (Plan, Problems) {
 			size += len(v.Name) + len(v.Value)
 		}
 		if size > maxPlanBytes {
-			return Plan{}, Problems{{Path: "steps", Message: fmt.Sprintf(
-				"the scripts and variables of all steps are longer than %d bytes together: move long values into files of the repository", maxPlanBytes)}}
+			found := fmt.Sprintf("longer than %d bytes together", maxPlanBytes)
+			return Plan{}, Problems{mistake{
+				found: "scripts and variables that are " + found, expected: fmt.Sprintf("at most %d bytes", maxPlanBytes), unsayable: true,
+				message: "the scripts and variables of all steps are " + found + ": move long values into files of the repository",
+			}.at(0, 0, "steps")}
 		}
 		plan.Steps = append(plan.Steps, step)
 	}
 	return plan, nil
+}
+
+// Unoffered lists what the file asks for and an installation does not offer.
+func (f *File) Unoffered(offer Offer) Problems {
+	var problems Problems
+	refuse := func(a ask, m mistake) { problems = append(problems, m.at(a.line, a.column, a.path)) }
+	runs := strings.Join(offer.Platforms, ", ")
+	if runs == "" {
+		runs = "nothing"
+	}
+	if !slices.Contains(offer.Platforms, f.Platform) {
+		a := ask{path: "platform"} // nobody asked: it is the default
+		if i := slices.IndexFunc(f.asks, func(a ask) bool { return a.feature == platformAsked }); i >= 0 {
+			a = f.asks[i]
+		}
+		refuse(a, mistake{
+			found: "platform " + f.Platform, expected: runs,
+			message: fmt.Sprintf("platform %s is not supported by this runner (it runs %s)", f.Platform, runs),
+		})
+	}
+	for _, a := range f.asks {
+		switch {
+		case a.feature == platformAsked || slices.Contains(offer.Features, a.feature):
+		case a.feature != runnerAsked:
+			last := a.path[strings.LastIndexByte(a.path, '.')+1:]
+			refuse(a, mistake{
+				found: "the key " + shown(last), expected: "no such key",
+				message: shown(last) + " is part of the format but not supported by this version: remove it",
+			})
+		case !slices.Contains(offer.Runners, f.Runner):
+			has := strings.Join(offer.Runners, ", ")
+			if has == "" {
+				has = "only one, which needs no name: remove the key"
+			}
+			refuse(a, mistake{
+				found: "runner " + f.Runner, expected: has,
+				message: fmt.Sprintf("runner %s is not there (this installation has %s)", f.Runner, has),
+			})
+		}
+	}
+	problems.sort()
+	return problems
 }
 
 // title is the step's name, or else the first line of its script.

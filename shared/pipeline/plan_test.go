@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,7 +65,7 @@ func TestPlanIsTheSameForTheSameText(t *testing.T) {
 		t.Fatal(err)
 	}
 	encoded := func() []byte {
-		plan, problems := mustParse(t, string(text)).Plan([]string{"linux"})
+		plan, problems := mustParse(t, string(text)).PlanFor(everything())
 		if problems != nil {
 			t.Fatal(problems)
 		}
@@ -78,6 +79,78 @@ func TestPlanIsTheSameForTheSameText(t *testing.T) {
 	for range 50 {
 		if again := encoded(); !bytes.Equal(first, again) {
 			t.Fatalf("got %s\nthen %s", first, again)
+		}
+	}
+}
+
+// TestPlanExtensions holds the plan to the whole file.
+func TestPlanExtensions(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/full.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := mustParse(t, string(text))
+	plan, problems := f.PlanFor(everything())
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	if len(plan.Steps) != 2 || plan.Steps[0].TimeoutSeconds != 600 || plan.Steps[0].ContinueOnError ||
+		plan.Steps[1].TimeoutSeconds != 0 || !plan.Steps[1].ContinueOnError {
+		t.Errorf("steps %+v", plan.Steps)
+	}
+	plan.Steps = nil
+	want := Plan{
+		Name: "Shop", Platform: "linux", TimeoutSeconds: 5400, Toolchain: f.Toolchain, Image: "node:22-bookworm", Runner: "docker", Compute: "large",
+		Cache: f.Cache, Artifacts: []string{"dist/**", "coverage report/*.html"},
+	}
+	if !reflect.DeepEqual(plan, want) {
+		t.Errorf("got  %+v\nwant %+v", plan, want)
+	}
+}
+
+// TestUnoffered asks for everything, and is offered all but one thing, one after the other.
+func TestUnoffered(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/full.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := mustParse(t, string(text))
+	all := everything()
+	without := func(feature Feature) Offer {
+		offer := all
+		offer.Features = slices.DeleteFunc(slices.Clone(all.Features), func(other Feature) bool { return other == feature })
+		return offer
+	}
+	const later = " is part of the format but not supported by this version: remove it"
+	for _, tt := range []struct {
+		name  string
+		offer Offer
+		want  string
+	}{
+		{"everything", all, ``},
+		{"platforms", Offer{Platforms: []string{"ios"}, Runners: all.Runners, Features: all.Features}, `3:11: platform: platform linux is not supported by this runner (it runs ios)`},
+		{"runners", Offer{Platforms: all.Platforms, Runners: []string{"process"}, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has process)`},
+		{"no runner", Offer{Platforms: all.Platforms, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has only one, which needs no name: remove the key)`},
+		{"artifacts", without(Artifacts), `55:1: artifacts: "artifacts"` + later},
+		{"cache", without(Caches), `38:1: cache: "cache"` + later},
+		{"compute", without(Compute), `6:1: compute: "compute"` + later},
+		{"concurrency", without(Groups), `35:1: concurrency: "concurrency"` + later},
+		{"image", without(Image), `4:1: image: "image"` + later},
+		{"steps' timeouts", without(StepTimeouts), `48:5: steps[0].timeout: "timeout"` + later},
+		{"failing steps", without(ContinueOnError), `54:5: steps[1].continue_on_error: "continue_on_error"` + later},
+		{"versions", without(Toolchain), `8:3: environment.node: "node"` + later + `
+9:3: environment.xcode: "xcode"` + later + `
+10:3: environment.android_sdk: "android_sdk"` + later + `
+11:3: environment.flutter: "flutter"` + later + `
+12:3: environment.ruby: "ruby"` + later},
+	} {
+		if got := f.Unoffered(tt.offer).Error(); got != tt.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", tt.name, got, tt.want)
+		}
+		if _, problems := f.PlanFor(tt.offer); problems.Error() != tt.want {
+			t.Errorf("%s: planning says\n%v", tt.name, problems)
 		}
 	}
 }

@@ -12,6 +12,7 @@ const maxProblems = 100
 
 // Problem is one mistake in a pipeline file, in words for its author.
 type Problem struct {
+	File string `json:"file,omitempty"` // its path; empty until Problems.In
 	// Line and Column count from 1; a column counts characters, as editors
 	// do. 0 is unknown.
 	Line   int `json:"line"`
@@ -20,6 +21,14 @@ type Problem struct {
 	Path string `json:"path"`
 	// Message says what was found, what was expected and how to mend it.
 	Message string `json:"message"`
+	// Found and Expected are the parts of Message, for programs.
+	Found    string `json:"found"`
+	Expected string `json:"expected"`
+	// Nearest is the key or value that was probably meant; empty when none is near.
+	Nearest string `json:"nearest,omitempty"`
+
+	// unsayable is set where no JSON Schema could find the mistake: see Schema.
+	unsayable bool
 }
 
 func (p Problem) String() string {
@@ -67,10 +76,49 @@ func (ps Problems) InFile(path string) string {
 	return strings.Join(lines, "\n")
 }
 
+// In is the same problems, each with the path of its file.
+func (ps Problems) In(path string) Problems {
+	named := slices.Clone(ps)
+	for i := range named {
+		named[i].File = path
+	}
+	return named
+}
+
 func (ps Problems) sort() {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+}
+
+// mistake is a problem that has no place yet.
+type mistake struct {
+	found, expected string
+	remedy          string // what to do about it
+	nearest         string
+	message         string // instead of the one that the others make
+	unsayable       bool
+}
+
+// text is the mistake as a sentence.
+func (m mistake) text() string {
+	switch {
+	case m.message != "":
+		return m.message
+	case m.nearest != "":
+		return "found " + m.found + ", expected " + m.expected + ", did you mean " + strconv.Quote(m.nearest) + "?"
+	case m.remedy != "":
+		return "found " + m.found + ", expected " + m.expected + ": " + m.remedy
+	}
+	return "found " + m.found + ", expected " + m.expected
+}
+
+// at is the mistake at a place of the file.
+func (m mistake) at(line, column int, path string) Problem {
+	return Problem{
+		Line: line, Column: column, Path: path, Message: m.text(),
+		Found: m.found, Expected: m.expected, Nearest: m.nearest, unsayable: m.unsayable,
+	}
 }
 
 // shown quotes a foreign value for a message, cut to a readable length.

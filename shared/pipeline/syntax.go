@@ -13,35 +13,46 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxSearch is the largest text in which the place of a syntax error is
-// searched for: the search parses up to log2 of it beginnings of the text.
+// maxSearch is the largest text in which the place of any syntax error is
+// searched for: the search parses up to log2 of it beginnings of the text. An unquoted
+// * or ! is looked for in any text, as there are few places where it can be.
 const maxSearch = 64 << 10
 
 // document reads the one YAML document in text. Its problem is the first
 // syntax error, the only one that can be told apart from its consequences.
 func document(text []byte) (*yaml.Node, *Problem) {
 	if len(text) > MaxBytes {
-		return nil, &Problem{Message: fmt.Sprintf("the file has %d bytes, expected at most %d: move long scripts into files of their own",
-			len(text), MaxBytes)}
+		return nil, &Problem{
+			Message:  fmt.Sprintf("the file is larger than %d bytes: move long scripts into files of their own", MaxBytes),
+			Found:    "a larger file",
+			Expected: fmt.Sprintf("at most %d bytes", MaxBytes), unsayable: true,
+		}
 	}
 	if i := bytes.IndexByte(text, 0); i >= 0 {
-		return nil, problemAt(text, i, "found a NUL byte, expected text: is this a binary file?")
+		return nil, problemAt(text, i, mistake{found: "a NUL byte", expected: "text", remedy: "is this a binary file?"})
 	}
 	if !utf8.Valid(text) {
-		return nil, problemAt(text, invalidUTF8(text), "found bytes that are not UTF-8: save the file as UTF-8")
+		return nil, problemAt(text, invalidUTF8(text), mistake{
+			found: "bytes that are not UTF-8", expected: "UTF-8", message: "found bytes that are not UTF-8: save the file as UTF-8",
+		})
 	}
 	root, err := nodes(text)
 	var second *secondDocument
 	switch {
 	case errors.As(err, &second):
-		return nil, &Problem{
-			Line: second.line, Column: second.column,
-			Message: `found a second document after "---", expected one: make it a file of its own and an app with that path`,
-		}
+		p := mistake{
+			found: `a second document after "---"`, expected: "one", unsayable: true,
+			message: `found a second document after "---", expected one: make it a file of its own and an app with that path`,
+		}.at(second.line, second.column, "")
+		return nil, &p
 	case err != nil:
 		return nil, syntaxProblem(text, err)
 	case root == nil || isNull(root):
-		return nil, &Problem{Line: 1, Column: 1, Message: "the file is empty, expected at least name, triggers and steps"}
+		p := mistake{
+			found: "an empty file", expected: "name, triggers and steps",
+			message: "the file is empty, expected at least name, triggers and steps",
+		}.at(1, 1, "")
+		return nil, &p
 	}
 	return root, nil
 }
@@ -82,18 +93,99 @@ func nodes(text []byte) (root *yaml.Node, err error) {
 // gives no column, often no line and sometimes a wrong one.
 func syntaxProblem(text []byte, err error) *Problem {
 	line, what := splitLine(err)
+	tries := 20
 	if len(text) > maxSearch {
-		return &Problem{Line: line, Message: explain(what, nil)}
+		tries = 5
+	}
+	if at := bangAt(text, what, tries); at >= 0 {
+		value := "!" + word(bytes.TrimLeft(text[at:], "!"))
+		m := mistake{
+			found: value + " without quotes, which YAML reads as a tag", expected: "text",
+			message: "found " + value + " without quotes, which YAML reads as a tag: put the value in quotes",
+		}
+		if rest := strings.TrimLeft(value, "!"); rest != "" && (isLetter(rest[0]) || isDigit(rest[0]) || rest[0] == '*') {
+			m.message += "; to leave " + rest + " out of a list, write {include: […], exclude: " + strconv.Quote(rest) + "}"
+		}
+		return problemAt(text, at, m)
+	}
+	if aboutStar(what) {
+		if at := starAt(text, what, tries); at >= 0 {
+			return problemAt(text, at, explain(what, text[at:]))
+		}
+	}
+	if len(text) > maxSearch {
+		p := explain(what, nil).at(line, 0, "")
+		return &p
 	}
 	if remembered(what) {
 		line, at := openedAt(text, what)
 		if at < 0 {
-			return &Problem{Line: line, Message: explain(what, nil)}
+			p := explain(what, nil).at(line, 0, "")
+			return &p
 		}
 		return problemAt(text, at, explain(what, nil))
 	}
 	at := errorAt(text, what)
 	return problemAt(text, at, explain(what, text[at:]))
+}
+
+// bangAt finds the "!" at the start of a value that is to blame for an error: the
+// first without which there would be another error, or none. -1 is none. yaml.v3 takes brackets
+// and commas into a tag, so that its own words are about something else. At most so many
+// are tried.
+func bangAt(text []byte, what string, tries int) int {
+	places := valueStarts(text, "!", tries)
+	plain := bytes.Clone(text)
+	for _, at := range places {
+		plain[at] = '_'
+	}
+	if len(places) == 0 || failsWith(plain, what) {
+		return -1
+	}
+	for _, at := range places {
+		plain[at] = '!'
+		if failsWith(plain, what) {
+			return at
+		}
+		plain[at] = '_'
+	}
+	return -1
+}
+
+// starAt finds the "*" at the start of a value that an error is about; -1 is none.
+func starAt(text []byte, what string, tries int) int {
+	sign := "*"
+	if _, name, ok := strings.Cut(what, "unknown anchor '"); ok {
+		sign += strings.TrimSuffix(name, "' referenced")
+	}
+	for _, at := range valueStarts(text, sign, tries) {
+		end := len(text)
+		if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
+			end = at + i + 1
+		}
+		if failsWith(text[:end], what) && !failsWith(text[:at], what) {
+			return at
+		}
+	}
+	return -1
+}
+
+// valueStarts lists the first places where sign stands as if a value began there.
+func valueStarts(text []byte, sign string, most int) (places []int) {
+	for from := 0; len(places) < most; {
+		i := bytes.Index(text[from:], []byte(sign))
+		if i < 0 {
+			break
+		}
+		at := from + i
+		from = at + len(sign)
+		// Only the line is of interest, and far from here it may be long.
+		before := bytes.TrimRight(text[max(0, at-100):at], " \t")
+		if len(before) == 0 || bytes.IndexByte([]byte("\n\r[{,:-"), before[len(before)-1]) >= 0 {
+			places = append(places, at)
+		}
+	}
+	return places
 }
 
 // errorAt finds the place of an error in text: the end of the shortest
@@ -211,45 +303,57 @@ func splitLine(err error) (line int, what string) {
 
 // explain puts an error of yaml.v3 into words that say what to do. rest is
 // the text from the place of the error on, if that is known.
-func explain(what string, rest []byte) string {
+func explain(what string, rest []byte) mistake {
 	has := func(part string) bool { return strings.Contains(what, part) }
+	say := func(found, expected, remedy string) mistake {
+		return mistake{found: found, expected: expected, message: "found " + found + ": " + remedy, unsayable: true}
+	}
 	first, _ := utf8.DecodeRune(rest)
 	switch {
-	case has("unknown anchor") || has("did not find expected alphabetic"):
+	case aboutStar(what):
 		if len(rest) > 0 && first == '*' {
-			return `found ` + word(rest) + ` without quotes, which YAML reads as an alias: quote patterns that start with *, as in "` + word(rest) + `"`
+			return say(word(rest)+" without quotes, which YAML reads as an alias", "a value in quotes", `quote patterns that start with *, as in "`+word(rest)+`"`)
 		}
-		return "found * or & at the start of a value: quote patterns that start with *"
+		return say("* or & at the start of a value", "a value in quotes", "quote patterns that start with *")
 	case has("tag") || has("did not find the expected '>'") || has("URI"):
-		return "found ! at the start of a value, which YAML reads as a tag: put the value in quotes"
+		return say("! at the start of a value, which YAML reads as a tag", "a value in quotes", "put the value in quotes")
 	case has("cannot start any token") && first == '\t':
-		return "found a tab, expected spaces: YAML is indented with spaces only"
+		return mistake{found: "a tab", expected: "spaces", remedy: "YAML is indented with spaces only", unsayable: true}
 	case has("cannot start any token") && len(rest) > 0:
-		return fmt.Sprintf("found %q at the start of a value: put the value in quotes", first)
+		return say(fmt.Sprintf("%q at the start of a value", first), "a value in quotes", "put the value in quotes")
 	case has("mapping values are not allowed"):
-		return `found a second ":" where a value stands: put a value with ": " in quotes, or check the indentation of this line`
+		return say(`a second ":" where a value stands`, "a value", `put a value with ": " in quotes, or check the indentation of this line`)
 	case has("expected ',' or ']'"):
-		return `found a list that is not closed: add the "]", or the "," between its entries`
+		return say("a list that is not closed", `"]" or ","`, `add the "]", or the "," between its entries`)
 	case has("expected ',' or '}'"):
-		return `found a map that is not closed: add the "}", or the "," between its entries`
+		return say("a map that is not closed", `"}" or ","`, `add the "}", or the "," between its entries`)
 	case has("unexpected end of stream"):
-		return "found a quoted text that is not closed: add the quote at its end"
+		return say("a quoted text that is not closed", "a quote at its end", "add the quote at its end")
 	case has("expected node content"):
-		return `a value is missing: remove the "," too many, or close the list or map`
+		m := say("nothing", "a value", "")
+		m.message = `a value is missing: remove the "," too many, or close the list or map`
+		return m
 	case has("unknown escape character"):
-		return `found a \ escape that does not exist: use single quotes, in which \ means itself, or write \\`
+		return say(`a \ escape that does not exist`, "an escape of YAML", `use single quotes, in which \ means itself, or write \\`)
 	case has("did not find expected key"):
-		return `found something that is no "key: value" at this place: check the indentation of this line, and that nothing follows a closing quote`
+		return say(`something that is no "key: value" at this place`, `"key: value"`, "check the indentation of this line, and that nothing follows a closing quote")
 	case has("expected '-' indicator"):
-		return `found a key where the next "- " of a list was expected: check the indentation of this line`
+		return say(`a key where the next "- " of a list was expected`, `"- "`, "check the indentation of this line")
 	case has("could not find expected ':'"):
-		return `found text without ":", expected "key: value": check the indentation of this line`
+		return mistake{found: `text without ":"`, expected: `"key: value"`, remedy: "check the indentation of this line", unsayable: true}
 	case has("block sequence entries are not allowed"):
-		return `found "- " behind a key: start the list on the next line, or write it in brackets`
+		return say(`"- " behind a key`, "a list on the next line", "start the list on the next line, or write it in brackets")
 	case has("exceeded max depth"):
-		return "found values nested far deeper than the format allows"
+		m := say("values nested far deeper than the format allows", "at most a few levels", "")
+		m.message = "found values nested far deeper than the format allows"
+		return m
 	}
-	return "not valid YAML: " + what
+	return mistake{found: "text that is not YAML", expected: "YAML", message: "not valid YAML: " + what}
+}
+
+// aboutStar reports whether an error comes from a "*" or "&" at the start of a value.
+func aboutStar(what string) bool {
+	return strings.Contains(what, "unknown anchor") || strings.Contains(what, "did not find expected alphabetic")
 }
 
 // word is the beginning of text up to what ends a plain value.
@@ -261,13 +365,11 @@ func word(text []byte) string {
 }
 
 // problemAt is a problem of the whole file at a byte of its text.
-func problemAt(text []byte, offset int, message string) *Problem {
+func problemAt(text []byte, offset int, m mistake) *Problem {
 	before := text[:offset]
-	return &Problem{
-		Line:    bytes.Count(before, []byte{'\n'}) + 1,
-		Column:  utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1,
-		Message: message,
-	}
+	m.unsayable = true
+	p := m.at(bytes.Count(before, []byte{'\n'})+1, utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])+1, "")
+	return &p
 }
 
 func invalidUTF8(text []byte) int {
