@@ -5,6 +5,7 @@
 //	runnerhub [serve]   the server, with a sandbox Bitbucket beside it when no
 //	                    real one is configured
 //	runnerhub sandbox   the sandbox alone (the server starts it like this)
+//	runnerhub check     says what is wrong with a pipeline file
 //	runnerhub agent     what stands inside a build (the runner starts it like this)
 package main
 
@@ -21,10 +22,12 @@ import (
 	"runnerhub/shared/agent"
 )
 
-const usage = `usage: runnerhub [serve | sandbox | agent]
+const usage = `usage: runnerhub [serve | check | sandbox | agent]
 
 serve      run the server (the default); settings come from the environment,
            see docs/operations.md
+check      say what is wrong with a pipeline file, and what an event would do;
+           runnerhub check -h has more
 sandbox    run a sandbox Bitbucket alone
 agent      run one build; started by the server's runner
 `
@@ -42,6 +45,9 @@ func run(args, environ []string) int {
 	defer stop()
 	if command == "agent" {
 		return runAgent(ctx, args, environ)
+	}
+	if command == "check" {
+		return checker{dir: ".", in: os.Stdin, out: os.Stdout, complain: os.Stderr}.run(args[2:])
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var err error
