@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	program := flags.String("runnerhub", filepath.Join("bin", "runnerhub"), "the program whose memory is measured")
-	only := flags.String("only", "", "the part to measure: ingest, one, load, slow or memory; empty: all")
+	only := flags.String("only", "", "the part to measure: ingest, pipeline, one, load, slow or memory; empty: all")
 	profiles := flags.String("profiles", "", "a folder for CPU profiles of the server under test; empty: none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -110,6 +110,7 @@ func (b *bench) run(ctx context.Context, out io.Writer) (figures []figure, err e
 		measure func(context.Context) ([]figure, error)
 	}{
 		{"ingest", func(ctx context.Context) ([]figure, error) { return benchIngest(ctx, b.dir, 1+b.rounds/8) }},
+		{"pipeline", func(ctx context.Context) ([]figure, error) { return benchPipeline(ctx, 1+b.rounds/8) }},
 		{"one", b.one},
 		{"load", b.load},
 		{"slow", b.slow},
