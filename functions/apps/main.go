@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/shared/authoring"
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/random"
@@ -43,5 +44,9 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, callers, httpapi.Apps(things))
+	files, err := authoring.New(authoring.Deps{Store: stored, Offer: aws.Offer()})
+	if err != nil {
+		return nil, err
+	}
+	return aws.Serve(e, callers, httpapi.Apps(things), httpapi.Pipelines(files))
 }

@@ -15,6 +15,7 @@ import (
 	"runnerhub/shared/grant"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/lambdaio"
+	"runnerhub/shared/pipeline"
 	"runnerhub/shared/queue/sqs"
 	"runnerhub/shared/random"
 	"runnerhub/shared/runner/codebuild"
@@ -31,6 +32,9 @@ const RunnerName = "codebuild"
 
 // Platforms is what CodeBuild runs for us.
 func Platforms() []string { return []string{"linux"} }
+
+// Offer is what builds on CodeBuild are given; what else a pipeline file asks for is refused.
+func Offer() pipeline.Offer { return pipeline.Offer{Platforms: Platforms()} }
 
 // PublicURL is where browsers, Bitbucket and builds reach the API.
 func PublicURL(e Environment) (string, error) { return e.url("PUBLIC_URL") }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"runnerhub/shared/authoring"
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/buildlog"
 	"runnerhub/shared/buildlog/files"
@@ -555,6 +556,10 @@ func (s *server) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := authoring.New(authoring.Deps{Store: s.store, Offer: offer()})
+	if err != nil {
+		return nil, err
+	}
 	plans, err := schedule.New(schedule.Deps{Store: s.store, Timekeeper: s.keeper, Now: time.Now, NewID: random.ID, Log: s.log})
 	if err != nil {
 		return nil, err
@@ -563,6 +568,7 @@ func (s *server) handler() (http.Handler, error) {
 		Groups: []httpapi.Group{
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
 			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Schedules(plans), httpapi.Webhook(s.ingest),
+			httpapi.Pipelines(files),
 		},
 		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: random.Ref, Log: s.log,
 	})

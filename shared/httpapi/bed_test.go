@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"runnerhub/infra/sandbox"
+	"runnerhub/shared/authoring"
 	"runnerhub/shared/bitbucket"
 	"runnerhub/shared/buildlog/files"
 	"runnerhub/shared/catalog"
@@ -32,6 +33,7 @@ import (
 	"runnerhub/shared/grant"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/ingest"
+	"runnerhub/shared/pipeline"
 	queuesqlite "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/schedule"
@@ -151,12 +153,14 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	schedules, err := schedule.New(schedule.Deps{Store: b.store, Timekeeper: keeper, Now: b.now, NewID: b.newID, Log: logger})
 	b.ok(err)
+	files, err := authoring.New(authoring.Deps{Store: b.store, Offer: pipeline.Offer{Platforms: []string{"linux"}}})
+	b.ok(err)
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(signIn, connects), httpapi.Repos(connects), httpapi.Apps(shows),
-			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Schedules(schedules), httpapi.Webhook(takes),
+			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Schedules(schedules), httpapi.Webhook(takes), httpapi.Pipelines(files),
 			httpapi.Agents(fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}}),
 		},
 		Callers: signIn, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: logger,

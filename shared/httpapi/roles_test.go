@@ -33,6 +33,8 @@ func permissions() map[string][6]int {
 		"GET /api/apps/{app}/repository":                 {200, 200, 200, 200, 404, 401},
 		"PUT /api/apps/{app}/repository":                 {200, 200, 403, 403, 404, 401},
 		"GET /api/apps/{app}/deliveries":                 {200, 200, 200, 200, 404, 401},
+		"POST /api/apps/{app}/pipeline/check":            {200, 200, 200, 200, 404, 401},
+		"POST /api/apps/{absent}/pipeline/check":         {404, 404, 404, 404, 404, 401},
 		"GET /api/apps/{app}/builds":                     {200, 200, 200, 200, 404, 401},
 		"GET /api/apps/{app}/schedules":                  {200, 200, 200, 200, 404, 401},
 		"POST /api/apps/{app}/schedules":                 {201, 201, 403, 403, 404, 401},
@@ -78,9 +80,10 @@ func TestRoles(t *testing.T) {
 		"PUT /api/apps/{app}/repository":               tie(connection, shop),
 		"POST /api/apps/{app}/schedules":               nightly(),
 		"PATCH /api/schedules/{schedule}":              map[string]bool{"active": false},
+		"POST /api/apps/{app}/pipeline/check":          map[string]string{"text": "steps: []"},
 		"PATCH /api/schedules/{absent}":                map[string]bool{"active": false},
 	}
-	for _, absent := range []string{"POST /api/workspaces/{absent}/connections", "PUT /api/apps/{absent}/repository"} {
+	for _, absent := range []string{"POST /api/workspaces/{absent}/connections", "PUT /api/apps/{absent}/repository", "POST /api/apps/{absent}/pipeline/check"} {
 		bodies[absent] = bodies[strings.NewReplacer("workspaces/{absent}", "workspaces/{workspace}", "apps/{absent}", "apps/{app}").Replace(absent)]
 	}
 	covered := map[string]bool{}

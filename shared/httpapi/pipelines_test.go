@@ -1,0 +1,85 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestCheckPipeline(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br, _, app := b.app()
+	path := "/api/apps/" + app + "/pipeline/check"
+	check := func(text string, event any) map[string]any {
+		t.Helper()
+		return br.post(path, map[string]any{"text": text, "event": event}).want(200).json()
+	}
+
+	const sound = "name: Shop\ntriggers:\n  - event: push\n    branches: [main, release/*]\nsteps:\n  - run: make\n"
+	got := check(sound, map[string]any{"kind": "push", "branch": "feature/x"})
+	verdict := got["verdict"].(map[string]any)
+	if verdict["matched"] != false || verdict["code"] != "no_match" || !strings.Contains(verdict["reason"].(string), "feature/x") {
+		t.Errorf("the verdict is %v", verdict)
+	}
+	if steps := got["plan"].(map[string]any)["steps"].([]any); len(steps) != 1 || len(got["problems"].([]any)) != 0 || len(got["unoffered"].([]any)) != 0 {
+		t.Errorf("the report is %v", got)
+	}
+	if got := check(sound, map[string]any{"kind": "push", "branch": "release/1"})["verdict"].(map[string]any); got["matched"] != true {
+		t.Errorf("release/1 is decided %v", got)
+	}
+	if got := check(sound, nil); got["verdict"] != nil || got["plan"] == nil {
+		t.Errorf("without an event: %v", got)
+	}
+
+	got = check("trigers: [push]\nname: Shop\nsteps:\n  - run: make\n", map[string]any{"kind": "push", "branch": "main"})
+	problem := got["problems"].([]any)[0].(map[string]any)
+	if problem["line"] != 1.0 || problem["column"] != 1.0 || problem["nearest"] != "triggers" || problem["found"] == "" || problem["expected"] == "" {
+		t.Errorf("the mistake is %v", problem)
+	}
+	if got["plan"] != nil || got["verdict"] != nil {
+		t.Errorf("a broken file has a plan or a verdict: %v", got)
+	}
+	if got := check("platform: macos\n"+sound, nil); len(got["problems"].([]any)) != 0 || len(got["unoffered"].([]any)) != 1 || got["plan"] == nil {
+		t.Errorf("what is not offered: %v", got)
+	}
+	if got := check("# "+strings.Repeat("x", 256<<10)+"\n"+sound, nil); len(got["problems"].([]any)) != 1 {
+		t.Errorf("a file that is too long: %v", got)
+	}
+	if list := br.get("/api/apps/" + app + "/builds").want(200).items(); len(list) != 0 {
+		t.Errorf("checking made builds: %v", list)
+	}
+
+	for field, body := range map[string]map[string]any{
+		"text":               {},
+		"texts":              {"texts": sound},
+		"event":              {"text": sound, "event": "push"},
+		"event.branc":        {"text": sound, "event": map[string]any{"kind": "push", "branc": "main"}},
+		"event.kind":         {"text": sound, "event": map[string]any{"branch": "main"}},
+		"event.action":       {"text": sound, "event": map[string]any{"kind": "push", "action": "exploded"}},
+		"event.branch":       {"text": sound, "event": map[string]any{"kind": "push", "branch": strings.Repeat("x", 256)}},
+		"event.message":      {"text": sound, "event": map[string]any{"kind": "push", "message": strings.Repeat("x", 65<<10)}},
+		"event.changed":      {"text": sound, "event": map[string]any{"kind": "push", "changed": make([]string, 10_001)}},
+		"event.fork.foreign": {"text": sound, "event": map[string]any{"kind": "push", "fork": map[string]any{"foreign": 1}}},
+	} {
+		if got := br.post(path, body).want(400).text("field"); got != field {
+			t.Errorf("%s: the field is %q", field, got)
+		}
+	}
+	br.post(path, map[string]any{"text": strings.Repeat("x", 1<<20)}).want(413)
+}
+
+func TestPipelineSchema(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	a := b.browser().get("/pipeline.schema.json").want(200)
+	if a.json()["title"] != "RunnerHub pipeline file" || !strings.Contains(a.header.Get("Cache-Control"), "max-age=") {
+		t.Errorf("it is %v, %.100s", a.header, a.body)
+	}
+	tag := a.header.Get("ETag")
+	if tag == "" {
+		t.Fatal("it has no ETag")
+	}
+	b.browser().do(http.MethodGet, "/pipeline.schema.json", nil, "If-None-Match", tag).want(304)
+	b.browser().do(http.MethodGet, "/pipeline.schema.json", nil, "If-None-Match", `"old"`).want(200)
+}
