@@ -420,6 +420,7 @@ type Decision struct {
 	Ref      string `json:"ref"`
 	Decision string `json:"decision"`
 	Reason   string `json:"reason"`
+	Code     string `json:"code"` // of the pipeline file's verdict
 	Build    string `json:"build"`
 }
 

@@ -55,6 +55,10 @@ type request struct {
 	body    any         // sent as JSON when not nil
 	private secret.Text // part of body; kept out of errors
 
+	// deep says that the answer 555 is about what was asked, which takes Bitbucket too long:
+	// no repeat helps.
+	deep bool
+
 	// raw asks for bytes instead of JSON, at most limit of them; such an answer
 	// may come from another host, which then does not see the token.
 	raw   bool

@@ -149,6 +149,15 @@ func TestCalls(t *testing.T) {
 			},
 			want: "name: shop\n",
 		},
+		"Changes": {
+			answer: `{"values": [{"old": {"path": "a"}, "new": {"path": "b"}}, {"old": null, "new": {"path": "c"}}, {"old": {"path": "d"}, "new": {"path": "d"}}]}`, method: "GET",
+			uri: shopPath + "/diffstat/" + head + "..8d903c6707d0?fields=next%2Cvalues.old.path%2Cvalues.new.path&pagelen=100&topic=false",
+			call: func(ctx context.Context, c *bitbucket.Client) (result, error) {
+				changes, err := c.Changes(ctx, shop, "8d903c6707d0", head, false)
+				return fmt.Sprint(changes), err
+			},
+			want: "{[a b c d] false}",
+		},
 		"OpenPullRequests": {
 			answer: "api/pullrequests.json", method: "GET",
 			uri: shopPath + "/pullrequests?fields=next%2Cvalues.id%2Cvalues.title%2Cvalues.state%2Cvalues.updated_on%2Cvalues.author.display_name%2Cvalues.author.nickname%2Cvalues.source.branch.name%2Cvalues.source.commit.hash%2Cvalues.source.repository.uuid%2Cvalues.destination.branch.name%2Cvalues.destination.commit.hash%2Cvalues.destination.repository.uuid&pagelen=50&q=source.branch.name%3D%22feature%2Fbasket%22&state=OPEN",

@@ -21,6 +21,9 @@ const (
 // refusal turns an answer from 400 on into an error.
 func (b *Bitbucket) refusal(r request, resp *http.Response, body []byte, token secret.Text) error {
 	kind := kindOf(resp.StatusCode, r.method)
+	if resp.StatusCode == 555 && r.deep {
+		kind = fault.TooLarge
+	}
 	said := redact(envelope(body), token, r.private)
 	if said != "" {
 		said = ": " + said

@@ -26,6 +26,7 @@ type Repository struct {
 type Commit struct {
 	Hash    string // 40 characters
 	Message string // the first line, cut at 200 runes
+	Marks   string // what the whole message has in square brackets, as in [skip ci]; bounded
 	Author  string // a name; never an e-mail address
 	Date    time.Time
 }
@@ -157,7 +158,7 @@ func (c *Client) Commit(ctx context.Context, repo, hash string) (Commit, error) 
 	if !isHash(w.Hash, 40) || !strings.HasPrefix(strings.ToLower(w.Hash), strings.ToLower(hash)) {
 		return Commit{}, r.strange("hash")
 	}
-	return Commit{w.Hash, firstLine(w.Message), w.Author.name(), w.Date.Time}, nil
+	return Commit{w.Hash, firstLine(w.Message), marks(w.Message), w.Author.name(), w.Date.Time}, nil
 }
 
 // wireCommit is a commit in an answer and in a webhook.

@@ -50,6 +50,24 @@ func firstLine(message string) string {
 	return plain(line, 200)
 }
 
+// marks answers the short texts in square brackets of a commit message, by which people
+// tell tools what to do. What they mean is not known here. Of very many, the first count.
+func marks(message string) string {
+	const longest, most = 16, 256
+	var found strings.Builder
+	for {
+		_, rest, ok := strings.Cut(message, "[")
+		if !ok || found.Len() > most {
+			return found.String()
+		}
+		message = rest
+		inside, _, closed := strings.Cut(rest[:min(len(rest), longest)], "]")
+		if closed && !strings.ContainsRune(inside, '[') && !strings.ContainsFunc(inside, unicode.IsControl) {
+			found.WriteString("[" + inside + "]")
+		}
+	}
+}
+
 // isUUID reports whether s is a UUID with braces, as Bitbucket writes it.
 func isUUID(s string) bool {
 	if len(s) != 38 || s[0] != '{' || s[37] != '}' {

@@ -127,11 +127,32 @@ const (
 	Offline      Verdict = "OFFLINE"       // the repository cannot be read: the connection is broken
 )
 
-// Decision is the verdict on one change of a delivery, and why, in words.
+// Decision is the verdict on one change of a delivery, and why: in words, and as data.
 type Decision struct {
 	Ref     string  `json:"ref"` // "branch main", "tag v1", "pull request #7"
 	Verdict Verdict `json:"decision"`
 	Reason  string  `json:"reason"`
-	Build   string  `json:"build,omitempty"`
-	Number  int     `json:"number,omitempty"`
+	// Code is the reason in one word: that of the pipeline file's verdict, where it had one.
+	Code        string    `json:"code,omitempty"`
+	Rule        *Rule     `json:"rule,omitempty"`         // the trigger that takes the change
+	Findings    []Finding `json:"findings,omitempty"`     // what filters said; not all, where there are many
+	PullRequest int       `json:"pull_request,omitempty"` // that a pushed branch belongs to
+	Build       string    `json:"build,omitempty"`
+	Number      int       `json:"number,omitempty"`
+}
+
+// Rule is a place in the list of triggers of a pipeline file.
+type Rule struct {
+	Trigger int `json:"trigger"` // from 0
+	Line    int `json:"line"`    // where it stands in the file
+}
+
+// Finding is what one filter of a trigger said of a value.
+type Finding struct {
+	Rule
+	Filter   string   `json:"filter"` // branches, tags, source_branches, paths
+	Result   string   `json:"result"`
+	Value    string   `json:"value"`
+	Patterns []string `json:"patterns,omitempty"`
+	Except   []string `json:"except,omitempty"`
 }

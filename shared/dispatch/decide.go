@@ -52,7 +52,10 @@ type candidate struct {
 	commit  string
 	pr      ci.PullRequest // of a pull request build
 	message string
+	marks   string // in square brackets in the commit's message
 	author  string
+	old     string // what a pushed branch was before, where that is known
+	line    int    // of the trigger that takes it
 }
 
 // decide adds to record a decision for each change of a delivery that has none. An
@@ -190,64 +193,121 @@ func pullRequestRef(pr ci.PullRequest) string { return fmt.Sprintf("pull request
 // push decides one change of a push.
 func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]ci.Decision, error) {
 	c.trigger = ci.TriggerPush
-	c.commit, c.message, c.author = change.New, change.Message, change.Author
-	switch {
-	case change.Problem != "":
+	c.commit, c.message, c.marks, c.author, c.old = change.New, change.Message, change.Marks, change.Author, change.Old
+	if change.Problem != "" {
 		return c.skip("it cannot be read: %s", change.Problem), nil
-	case change.New == "":
-		return c.skip("%s was deleted", c.ref), nil
 	}
-	event := pipeline.Event{Kind: pipeline.Push, Branch: change.Name}
+	event := pipeline.Event{Kind: pipeline.Push, Action: actionOf(change), Branch: change.Name, Message: c.marks}
 	full := "refs/heads/" + change.Name
 	if change.Kind == ci.RefTag {
-		event = pipeline.Event{Kind: pipeline.Push, Tag: change.Name}
+		event.Branch, event.Tag = "", change.Name
 		full = "refs/tags/" + change.Name
 	} else {
 		c.branch = change.Name
 	}
 	c.change = strings.Join([]string{"push", full, change.Old, change.New}, "|")
+	if verdict, ok := event.Settled(); ok {
+		return c.says(verdict), nil
+	}
 
 	file, decisions, err := d.file(ctx, c)
 	if file == nil {
 		return decisions, err
 	}
-	if c.branch != "" && file.HasTrigger(pipeline.PullRequest) {
-		decisions, err := d.leave(ctx, c, file)
-		if err != nil || len(decisions) > 0 {
-			return decisions, err
-		}
+	if c.branch == "" || !file.HasTrigger(pipeline.PullRequest) {
+		return d.match(ctx, c, file, event)
 	}
-	return d.match(ctx, c, file, event)
+	return d.leave(ctx, c, file, event)
 }
 
-// leave finds the open pull requests of a pushed branch whose trigger takes them,
-// and decides those: the push belongs to them. Building them here already, under their
-// own key, makes the pull request's event a repeat, and its loss harmless.
-func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned) ([]ci.Decision, error) {
+func actionOf(change ci.Change) pipeline.Action {
+	switch {
+	case change.New == "":
+		return pipeline.Deleted
+	case change.Old == "":
+		return pipeline.Created
+	case change.Forced:
+		return pipeline.Forced
+	default:
+		return pipeline.Updated
+	}
+}
+
+// leave decides the push of a branch that may have open pull requests: it belongs to
+// those whose trigger takes them. Building them here already, under their own key, makes
+// the pull request's event a repeat, and its loss harmless.
+func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned, push pipeline.Event) ([]ci.Decision, error) {
 	open, err := c.openPullRequests(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []ci.Decision
+	var events []pipeline.Event
+	of := map[int]ci.PullRequest{}
+	taken := false
 	for _, pr := range open {
 		if pr.Fork() || pr.SourceBranch != c.branch {
 			continue
 		}
-		event := pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch}
-		if !file.Match(event).Matched {
-			continue
+		event := eventOf(pr)
+		if event, err = c.of(pr).changed(ctx, file, event); err != nil {
+			return nil, err
 		}
-		decisions, err := d.match(ctx, c.of(pr), file, event)
+		taken = taken || file.Match(event).Matched
+		events, of[pr.ID] = append(events, event), pr
+	}
+	if !taken {
+		if push, err = c.changed(ctx, file, push); err != nil {
+			return nil, err
+		}
+	}
+	var out []ci.Decision
+	for _, verdict := range file.MatchPush(push, events) {
+		pr, left := of[verdict.PullRequest]
+		if !left {
+			return d.act(ctx, c, file, verdict)
+		}
+		decisions, err := d.act(ctx, c.of(pr), file, verdict)
 		if err != nil {
 			return nil, err
 		}
+		belongs := fmt.Sprintf("the branch belongs to pull request #%d: ", pr.ID)
 		for i := range decisions {
-			decisions[i].Ref = c.ref
-			decisions[i].Reason = fmt.Sprintf("the branch belongs to pull request #%d: %s", pr.ID, decisions[i].Reason)
+			decisions[i].Ref, decisions[i].PullRequest = c.ref, pr.ID
+			decisions[i].Reason = belongs + strings.TrimPrefix(decisions[i].Reason, belongs)
 		}
 		out = append(out, decisions...)
 	}
 	return out, nil
+}
+
+// eventOf is a pull request that is open as an event.
+func eventOf(pr ci.PullRequest) pipeline.Event {
+	return pipeline.Event{
+		Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch, Number: pr.ID,
+		Fork: pipeline.Fork{Foreign: pr.Fork()},
+	}
+}
+
+// changed is event with the files it changes, if they matter. Where Bitbucket does not tell
+// (of a new branch there is nothing to compare with, and a fork's commits are elsewhere), they stay unknown.
+func (c candidate) changed(ctx context.Context, file *planned, event pipeline.Event) (pipeline.Event, error) {
+	if !file.NeedsChanged(event) {
+		event.Changed = []string{} // a trigger without paths takes it, or none does
+		return event, nil
+	}
+	from, topic := c.old, false
+	if event.Kind == pipeline.PullRequest {
+		from, topic = c.pr.TargetHash, true
+	}
+	if from == "" || event.Fork.Foreign {
+		return event, nil
+	}
+	changes, err := c.client.Changes(ctx, c.tie.UUID, from, c.commit, topic)
+	if err != nil {
+		return event, fmt.Errorf("dispatch: %s: %w", c.ref, err)
+	}
+	event.Changed, event.Cut = changes.Paths, changes.Cut
+	return event, nil
 }
 
 // of makes c the candidate of a pull request at the commit c has.
@@ -267,26 +327,81 @@ func (c candidate) of(pr ci.PullRequest) candidate {
 // pullRequest decides a pull request event.
 func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullRequest) ([]ci.Decision, error) {
 	c.ref = pullRequestRef(pr)
-	switch {
-	case pr.Action == ci.PullRequestClosed || !pr.Open:
-		return c.skip("%s is closed", c.ref), nil
-	case pr.Action == ci.PullRequestOther:
-		return c.skip("nothing to build in %s was changed", c.ref), nil
-	case pr.Fork():
-		return c.skip("%s comes from a fork, and forks are not built", c.ref), nil
+	before, err := d.Store.Revision(ctx, c.app.ID, pr.ID)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	event := eventOf(pr)
+	event.Action = since(before, pr, c.delivery)
+	if verdict, ok := event.Settled(); ok {
+		if event.Action == pipeline.Edited && pr.Action == ci.PullRequestUpdated {
+			return d.edited(ctx, c, pr, before, verdict)
+		}
+		return c.says(verdict), nil
 	}
 	// Events carry 12 characters; cloning, reading and posting need them all.
 	commit, err := d.commit(ctx, c, pr.SourceHash)
 	if err != nil {
 		return nil, err
 	}
-	c.commit, c.message, c.author = commit.Hash, commit.Message, commit.Author
+	c.commit, c.message, c.marks, c.author = commit.Hash, commit.Message, commit.Marks, commit.Author
 	c = c.of(pr)
+	event.Message = c.marks
+	decisions, err := d.revised(ctx, c, event)
+	if err != nil {
+		return nil, err
+	}
+	// Last, so that who dies before it decides anew.
+	err = d.Store.PutRevision(ctx, c.app.ID, pr.ID, store.Revision{
+		Source: c.commit, Target: pr.TargetBranch, Delivery: c.delivery, UpdatedAt: pr.UpdatedAt,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	return decisions, nil
+}
+
+// revised decides a pull request as it is now.
+func (d *Dispatch) revised(ctx context.Context, c candidate, event pipeline.Event) ([]ci.Decision, error) {
+	if verdict, ok := event.Settled(); ok {
+		return c.says(verdict), nil
+	}
 	file, decisions, err := d.file(ctx, c)
 	if file == nil {
 		return decisions, err
 	}
-	return d.match(ctx, c, file, pipeline.Event{Kind: pipeline.PullRequest, Branch: pr.SourceBranch, Target: pr.TargetBranch})
+	return d.match(ctx, c, file, event)
+}
+
+// since is what happened to a pull request since a revision of it was decided. What a delivery
+// itself decided in an earlier run is no news from another one.
+func since(before store.Revision, pr ci.PullRequest, delivery string) pipeline.Action {
+	switch {
+	case pr.Action == ci.PullRequestClosed || !pr.Open:
+		return pipeline.Closed
+	case pr.Action == ci.PullRequestOther:
+		return pipeline.Edited
+	case pr.Action == ci.PullRequestOpened:
+		return pipeline.Opened
+	case before.Delivery == delivery:
+		return pipeline.Updated
+	}
+	now := pipeline.Revision{Source: pr.SourceHash, Target: pr.TargetBranch}
+	return now.ActionSince(pipeline.Revision{Source: before.Source, Target: before.Target})
+}
+
+// edited decides a pull request of which nothing is new that builds depend on: it may
+// have been built, which is worth more to know.
+func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, before store.Revision, verdict pipeline.Verdict) ([]ci.Decision, error) {
+	c.commit = before.Source
+	built, err := d.Store.BuildOf(ctx, c.app.ID, c.of(pr).change)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return c.says(verdict), nil
+	case err != nil:
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	return c.alreadyBuilt(built, verdict), nil
 }
 
 // commit reads a commit of an event. One that is not found may only not be there yet:
@@ -321,11 +436,22 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decisi
 	return found.file, nil, nil
 }
 
-// match applies the file's triggers and makes the build.
+// match applies the file's triggers and does what they say.
 func (d *Dispatch) match(ctx context.Context, c candidate, file *planned, event pipeline.Event) ([]ci.Decision, error) {
-	verdict := file.Match(event)
+	event, err := c.changed(ctx, file, event)
+	if err != nil {
+		return nil, err
+	}
+	return d.act(ctx, c, file, file.Match(event))
+}
+
+// act makes the build that a verdict asks for.
+func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict pipeline.Verdict) ([]ci.Decision, error) {
 	if !verdict.Matched {
-		return c.skip("%s", verdict.Reason), nil
+		return c.says(verdict), nil
+	}
+	if verdict.Trigger >= 0 {
+		c.line = file.Triggers[verdict.Trigger].Line
 	}
 	if d.OneWorkspace {
 		only, err := d.Store.OnlyWorkspace(ctx, c.app.Workspace)
@@ -343,7 +469,7 @@ func (d *Dispatch) match(ctx context.Context, c candidate, file *planned, event 
 	}
 	b.Reason = "waits for a runner"
 	b.DueAt = d.Now().Add(startLimit)
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict.Reason)
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict)
 	if fault.Is(err, fault.TooLarge) {
 		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")
 	}
@@ -358,7 +484,7 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
 	b.Reason = cut(problems, maxReason)
 	first, _, _ := strings.Cut(problems, "\n")
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, cut(first, maxText))
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, pipeline.Verdict{Reason: cut(first, maxText), Trigger: -1})
 	if err != nil || decisions[0].Verdict != ci.Broken {
 		return decisions, err
 	}
@@ -413,7 +539,7 @@ func statusKey(of string) string {
 }
 
 // create stores the build, or finds the one its change already has.
-func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, verdict ci.Verdict, reason string) ([]ci.Decision, error) {
+func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, made ci.Verdict, verdict pipeline.Verdict) ([]ci.Decision, error) {
 	n.BranchKey = BranchKey(c.app.ID, c.branch)
 	b, created, err := d.Store.CreateBuild(ctx, n)
 	if err != nil {
@@ -422,13 +548,42 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ve
 	// An earlier run of this very delivery, or of a schedule's minute, may have made it and
 	// died. In the latter case a branch can have moved since.
 	if !created && (b.Delivery != c.delivery || b.Commit != c.commit) {
-		return []ci.Decision{{Ref: c.ref, Verdict: ci.AlreadyBuilt, Reason: fmt.Sprintf("already built as #%d", b.Number), Build: b.ID, Number: b.Number}}, nil
+		return c.alreadyBuilt(b, verdict), nil
 	}
 	ref := store.StatusOf(b)
 	if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
 		return nil, fmt.Errorf("dispatch: asking for a status: %w", err)
 	}
-	return []ci.Decision{{Ref: c.ref, Verdict: verdict, Reason: reason, Build: b.ID, Number: b.Number}}, nil
+	out := c.decision(made, verdict)
+	out.Build, out.Number = b.ID, b.Number
+	return []ci.Decision{out}, nil
+}
+
+func (c candidate) alreadyBuilt(b store.Build, verdict pipeline.Verdict) []ci.Decision {
+	out := c.decision(ci.AlreadyBuilt, verdict)
+	out.Reason = fmt.Sprintf("already built as #%d", b.Number)
+	out.Build, out.Number = b.ID, b.Number
+	return []ci.Decision{out}
+}
+
+// says is the decision not to build, by a verdict.
+func (c candidate) says(verdict pipeline.Verdict) []ci.Decision {
+	return []ci.Decision{c.decision(ci.Skipped, verdict)}
+}
+
+// decision tells a verdict as data, beside its sentence.
+func (c candidate) decision(made ci.Verdict, verdict pipeline.Verdict) ci.Decision {
+	out := ci.Decision{Ref: c.ref, Verdict: made, Reason: verdict.Reason, Code: string(verdict.Code), PullRequest: verdict.PullRequest}
+	if verdict.Matched && verdict.Trigger >= 0 {
+		out.Rule = &ci.Rule{Trigger: verdict.Trigger, Line: c.line}
+	}
+	for _, f := range verdict.Findings[:min(len(verdict.Findings), maxFindings)] {
+		out.Findings = append(out.Findings, ci.Finding{
+			Rule: ci.Rule{Trigger: f.Trigger, Line: f.Line}, Filter: string(f.Filter), Result: string(f.Result), Value: f.Value,
+			Patterns: f.Patterns[:min(len(f.Patterns), maxPatterns)], Except: f.Except[:min(len(f.Except), maxPatterns)],
+		})
+	}
+	return out
 }
 
 func (c candidate) skip(format string, args ...any) []ci.Decision {

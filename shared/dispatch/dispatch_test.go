@@ -22,6 +22,7 @@ const (
 	onMain   = "name: Shop\ntriggers:\n  - event: push\n    branches: [main, release/*]\nsteps:\n  - run: make\n"
 	onPR     = "name: Shop\ntriggers:\n  - event: push\n  - event: pull_request\n    branches: [main]\nsteps:\n  - run: make\n"
 	nonsense = "name: Shop\ntriggers: [push]\nsteps:\n  - run: make\n    typo: 1\n"
+	onTags   = "name: Shop\ntriggers:\n  - {event: push, tags: v*}\nsteps:\n  - run: make\n"
 	onIOS    = "name: Shop\nplatform: ios\ntriggers: [push]\nsteps:\n  - run: make\n"
 )
 
@@ -70,6 +71,21 @@ func TestDecisions(t *testing.T) {
 		"a tag": {onMain, "", func(b *dispatchtest.Bench) any {
 			return b.Push(dispatchtest.Change{Kind: "tag", Name: "v1", New: b.Main})
 		}, ci.Skipped, "tag v1", "tag v1: no trigger has a tags filter"},
+		"a tag that matches": {onTags, "", func(b *dispatchtest.Bench) any {
+			return b.Push(dispatchtest.Change{Kind: "tag", Name: "v1", New: b.Main, Message: "Release [skip ci]"})
+		}, ci.Built, "tag v1", `push of tag v1 matches "v*"`},
+		"another tag": {onTags, "", func(b *dispatchtest.Bench) any {
+			return b.Push(dispatchtest.Change{Kind: "tag", Name: "x", New: b.Main})
+		}, ci.Skipped, "tag x", "tag x matches none of v*"},
+		"a deleted tag": {onTags, "", func(b *dispatchtest.Bench) any {
+			return b.Push(dispatchtest.Change{Kind: "tag", Name: "v1", Old: b.Main})
+		}, ci.Skipped, "tag v1", "was deleted"},
+		"to be skipped": {onMain, "", func(b *dispatchtest.Bench) any {
+			return b.Push(dispatchtest.Change{Name: "main", New: b.Main, Message: "Mend it\n\nsee there\n[CI Skip]"})
+		}, ci.Skipped, "branch main", "the message of the head commit has [CI Skip]"},
+		"not to be skipped": {onMain, "", func(b *dispatchtest.Bench) any {
+			return b.Push(dispatchtest.Change{Name: "main", New: b.Main, Message: "[ skip ci ] [skip\tci] [[skip] ci]"})
+		}, ci.Built, "branch main", "matches"},
 		"a deleted branch": {onMain, "", func(b *dispatchtest.Bench) any {
 			return b.Push(dispatchtest.Change{Name: "main", Old: old})
 		}, ci.Skipped, "branch main", "was deleted"},
@@ -102,12 +118,12 @@ func TestDecisions(t *testing.T) {
 			return b.PullRequest(7, "feature", b.Main, "main", func(pr map[string]any) {
 				pr["source"].(map[string]any)["repository"] = map[string]any{"uuid": "{11111111-2222-3333-4444-555555555555}"}
 			})
-		}, ci.Skipped, "pull request #7", "forks are not built"},
+		}, ci.Skipped, "pull request #7", "this app does not build forks"},
 		"a fork that is gone": {onPR, "pullrequest:updated", func(b *dispatchtest.Bench) any {
 			return b.PullRequest(7, "feature", b.Main, "main", func(pr map[string]any) {
 				pr["source"].(map[string]any)["repository"] = nil
 			})
-		}, ci.Skipped, "pull request #7", "forks are not built"},
+		}, ci.Skipped, "pull request #7", "this app does not build forks"},
 		"a merge": {onPR, "pullrequest:fulfilled", func(b *dispatchtest.Bench) any {
 			return b.PullRequest(7, "feature", b.Main, "main", func(pr map[string]any) { pr["state"] = "MERGED" })
 		}, ci.Skipped, "pull request #7", "is closed"},

@@ -16,7 +16,20 @@ const (
 	// and maxContent what is left for the event beside them.
 	maxDecisions = 192 << 10
 	maxContent   = table.MaxItemBytes - maxDecisions - 8<<10
+	// maxFindings and maxPatterns bound the data of one decision.
+	maxFindings = 20
+	maxPatterns = 20
+	maxData     = 16 << 10
 )
+
+// shorter cuts what findings say. Where there is no room for whole sentences, none is left:
+// the sentence says the same.
+func shorter(findings []ci.Finding, most int) []ci.Finding {
+	if most < maxText || size(findings) > maxData {
+		return nil
+	}
+	return findings
+}
 
 // fit cuts what decisions say until all of them fit into a record. Names and reasons
 // are foreign text: a thousand long ones must not cost the record. Only when even short
@@ -27,6 +40,7 @@ func fit(decisions []ci.Decision) []ci.Decision {
 		left := maxDecisions
 		for i, decision := range decisions {
 			decision.Ref, decision.Reason = cut(decision.Ref, most), cut(decision.Reason, most)
+			decision.Findings = shorter(decision.Findings, most)
 			out[i] = decision
 			left -= size(decision) + len(",")
 		}

@@ -115,7 +115,10 @@ func TestDeliveries(t *testing.T) {
 	br := b.signsIn("alice")
 	workspace := br.makes("/api/workspaces", "Acme")
 	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
-	for i, decisions := range [][]ci.Decision{nil, {{Ref: "branch x", Verdict: ci.Skipped, Reason: "branch x matches none of main"}}} {
+	for i, decisions := range [][]ci.Decision{nil, {{
+		Ref: "branch x", Verdict: ci.Skipped, Reason: "branch x matches none of main", Code: "no_match", Rule: &ci.Rule{Trigger: 1, Line: 3},
+		Findings: []ci.Finding{{Rule: ci.Rule{Trigger: 0, Line: 2}, Filter: "branches", Result: "not_included", Value: "x", Patterns: []string{"main"}}},
+	}}} {
 		_, err := b.store.PutDelivery(t.Context(), store.Delivery{
 			Delivery: ci.Delivery{
 				ID: fmt.Sprint("d", i), App: app, Event: "repo:push", RequestID: "r", Attempt: 1,
@@ -133,6 +136,10 @@ func TestDeliveries(t *testing.T) {
 	decision := items[0]["decisions"].([]any)[0].(map[string]any)
 	if decision["ref"] != "branch x" || decision["decision"] != "SKIPPED" || decision["reason"] != "branch x matches none of main" {
 		t.Errorf("the decision is %v", decision)
+	}
+	finding := decision["findings"].([]any)[0].(map[string]any)
+	if decision["code"] != "no_match" || finding["line"] != 2. || finding["result"] != "not_included" || finding["value"] != "x" {
+		t.Errorf("as data, the decision is %v", decision)
 	}
 	if undecided, ok := items[1]["decisions"].([]any); !ok || len(undecided) != 0 {
 		t.Errorf("no decisions are %v", items[1]["decisions"])

@@ -8,6 +8,7 @@ package dispatchtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -259,8 +260,14 @@ func (b *Bench) Faults(faults map[string]any) {
 // told: deliver an event.
 func (b *Bench) Commit(branch, path, text string) string {
 	b.Helper()
+	return b.CommitSaying(branch, path, text, "Change "+path)
+}
+
+// CommitSaying is Commit with the commit's message.
+func (b *Bench) CommitSaying(branch, path, text, message string) string {
+	b.Helper()
 	hash, err := b.Sandbox.AddCommit(b.Context(), sandbox.NewCommit{
-		Repository: "acme/shop", Branch: branch, User: "bob", Message: "Change " + path, Files: map[string][]byte{path: []byte(text)},
+		Repository: "acme/shop", Branch: branch, User: "bob", Message: message, Files: map[string][]byte{path: []byte(text)},
 	})
 	b.Must(err)
 	return hash
@@ -724,6 +731,7 @@ func (l *Buffer) String() string {
 type Change struct {
 	Kind, Name, Old, New string
 	Forced               bool
+	Message              string // of the head commit; "Change it" when empty
 }
 
 // Push makes the body of a repo:push.
@@ -738,7 +746,7 @@ func (b *Bench) Push(changes ...Change) map[string]any {
 			if hash == "" {
 				return nil
 			}
-			return map[string]any{"type": kind, "name": c.Name, "target": map[string]any{"hash": hash, "message": "Change it\n"}}
+			return map[string]any{"type": kind, "name": c.Name, "target": map[string]any{"hash": hash, "message": cmp.Or(c.Message, "Change it\n")}}
 		}
 		list = append(list, map[string]any{"old": side(c.Old), "new": side(c.New), "forced": c.Forced})
 	}
