@@ -371,11 +371,16 @@ func (r *Report) runner(ctx context.Context, e runner.Event) error {
 		onPurpose := e.State.Result == runner.Stopped || e.State.Result == runner.TimedOut
 		if mayRepeat(*b) && (b.Nonce == "" || !onPurpose) {
 			again = true
-			claimed := b.Nonce != ""
-			if claimed {
+			if b.Nonce != "" {
 				r.abandon(b, e.State.Detail)
+				return true, nil
 			}
-			return claimed, nil
+			// No agent has said why: the runner's words are all there is.
+			if b.Reason != "" || e.State.Detail == "" {
+				return false, nil
+			}
+			b.Reason = brief("an attempt ended before its agent began: " + e.State.Detail)
+			return true, nil
 		}
 		b.State, b.Reason = verdict(e.State)
 		return true, nil

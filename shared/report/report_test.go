@@ -228,6 +228,29 @@ func TestWhatRunnersSay(t *testing.T) {
 		}
 		b.Check(t)
 	})
+	t.Run("before any agent began", func(t *testing.T) {
+		t.Parallel()
+		b, job := begin(t)
+		const why = "an attempt ended before its agent began: CodeBuild says FAILED: phase PROVISIONING: Unable to pull image"
+		for n := 1; n <= 5; n++ {
+			for range 2 { // the event comes twice
+				say(b, b.Last(), b.Last().Attempt, runner.State{Phase: runner.Ended, Result: runner.Errored, Detail: "CodeBuild says FAILED: phase PROVISIONING: Unable to pull image"})
+			}
+			if made := b.TheBuild(); made.State != ci.Starting || made.Reason != why {
+				t.Errorf("after attempt %d: %s: %q", n, made.State, made.Reason)
+			}
+			say(b, b.Last(), b.Last().Attempt, runner.State{Phase: runner.Lost, Detail: "CodeBuild knows no such build"}) // which says less
+			b.PumpFor(5 * time.Minute)
+		}
+		made := b.TheBuild()
+		if made.ID != job.Build || made.State != ci.Errored || made.Reason != "the build did not get going in 5 attempts: "+why {
+			t.Errorf("%s: %q", made.State, made.Reason)
+		}
+		if shown := b.Statuses(b.Main)[made.StatusKey]; !strings.Contains(shown[2], "Unable to pull image") {
+			t.Errorf("shown is %q", shown)
+		}
+		b.Check(t)
+	})
 	t.Run("of a build nobody knows", func(t *testing.T) {
 		t.Parallel()
 		b, job := begin(t)
