@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +131,52 @@ func lostAnswers(s *stage) {
 	}
 	if _, claims, _ := s.server.Last("all"); claims != 1 || s.ran("b-all") != 1 {
 		s.Errorf("%d claims, ran %d times", claims, s.ran("b-all"))
+	}
+}
+
+// bare is a folder of programs for an image that has all that the buildspec needs but one. What sleeps there sleeps
+// for no time.
+func bare(t *testing.T, without string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bare") // others can get to it, unlike t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cat", "chmod", "curl", "date", "env", "gzip", "head", "mkdir", "rm", "sh", "sleep", "uname"} {
+		program := name
+		if name == "sleep" {
+			program = "true"
+		}
+		path, err := exec.LookPath(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != without {
+			if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
+}
+
+// noAgent is a build whose agent does not begin: its log says why, and nothing else.
+func noAgent(want string) func(*stage) {
+	return func(s *stage) {
+		state := s.ends(s.start("none", "echo ran"))
+		if state != (runner.State{Phase: runner.Ended, Result: runner.Errored, Detail: "CodeBuild says FAILED: phase INSTALL: exit status 1"}) {
+			s.Errorf("State = %+v", state)
+		}
+		s.heard() // its beginning; by the time of the next its log is whole
+		s.heard()
+		log := s.log("b-none")
+		if len(log) != 1 || log[0].Step != "" || !strings.HasPrefix(log[0].Text, want) || !strings.HasSuffix(log[0].Text, "not found") || time.Since(log[0].Time).Abs() > time.Hour {
+			s.Errorf("the log is %+v", log)
+		}
 	}
 }
 
