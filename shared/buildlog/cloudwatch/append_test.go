@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,19 +234,24 @@ func losesAnswers(t *testing.T, d Deps) {
 	}
 }
 
-// mergesAttempts reads what two attempts and the server wrote, as they come.
+// mergesAttempts reads what two attempts and the server wrote, as they come. CodeBuild's own lines are among it.
 func mergesAttempts(t *testing.T, d Deps) {
 	client, clock := cloudwatchlogs.NewFromConfig(d.Config), time.Now()
 	d.Now = func() time.Time { return clock }
 	l, cursor := open(t, d), ""
-	output := func(attempt string, lines ...string) {
+	const others = 2 * minEvents // more than one call asks for
+	output := func(attempt string, texts ...string) {
 		t.Helper()
 		clock = clock.Add(time.Second)
 		stream := "b/" + attempt + "/0a1b"
 		_, _ = client.CreateLogStream(t.Context(), &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &d.Group, LogStreamName: &stream}) // it may be there
 		in := &cloudwatchlogs.PutLogEventsInput{LogGroupName: &d.Group, LogStreamName: &stream}
-		for _, line := range lines {
-			message, at := line+"\n", clock.UnixMilli()
+		messages := slices.Repeat([]string{"[Container] 2026/11/23 06:36:35 Running command exit 0\n"}, others)
+		for _, text := range texts {
+			messages = append(messages, form(text), "\n")
+		}
+		for _, message := range messages {
+			at := clock.UnixMilli()
 			in.LogEvents = append(in.LogEvents, types.InputLogEvent{Message: &message, Timestamp: &at})
 		}
 		if _, err := client.PutLogEvents(t.Context(), in); err != nil {
@@ -274,8 +280,10 @@ func mergesAttempts(t *testing.T, d Deps) {
 		}
 	}
 	server("made")
-	output("1", "[Container]", "2026-11-23T06:36:35Z\tbuild\tone")
-	follow("made [Container] one")
+	output("1")
+	follow("made")
+	output("1", "one")
+	follow("one")
 	output("1", "two")
 	server("again")
 	output("2", "three", "four", "five")
@@ -290,7 +298,7 @@ func mergesAttempts(t *testing.T, d Deps) {
 		}
 		whole += " " + texts(page)
 	}
-	if whole != " made [Container] one two again three four five late" {
+	if whole != " made one two again three four five late" {
 		t.Errorf("the whole log is%s", whole)
 	}
 }

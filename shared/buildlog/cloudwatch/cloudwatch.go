@@ -5,8 +5,8 @@
 // clock is behind, adds to it can be passed over.
 //
 //   - A build writes its output itself, one stream an attempt: CodeBuild is told to call it
-//     <build>/<attempt>, and adds its own id. What is in text form is read as such; what else is there,
-//     as CodeBuild's own lines are, is text at the time of its event.
+//     <build>/<attempt>, and adds its own id. Only what is in the text form is the build's log. What else is there
+//     are CodeBuild's own lines, the commands that fetch the agent among them: they stay where they are, for operators.
 //   - Each Log that appends makes a stream of its own, <build>/~<id>. CloudWatch appends twice
 //     what it is sent twice, after an answer that got lost for instance; so each line has its number in the
 //     stream in front of it, and readers leave out what they have seen.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"strconv"
 	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -22,6 +20,9 @@ const (
 	maxStreams = 64
 	// maxEvents is the most that one call answers.
 	maxEvents = 10_000
+	// minEvents is the least that is asked for of a build's output, of which much may fall away: the
+	// commands of the buildspec stand in front of the agent's first line.
+	minEvents = 100
 )
 
 // place is how far a stream was read. Its lines are numbered from 1 on.
@@ -46,7 +47,13 @@ type numbered struct {
 	at     int64 // timestamp of its event
 }
 
-// Read implements buildlog.Log. It makes one call to find the streams, and one for each of them. When a place that
+// ours reports whether a Log appends to the stream, and not a build.
+func (s *stream) ours() bool {
+	_, name, _ := strings.Cut(s.name, "/")
+	return strings.HasPrefix(name, own)
+}
+
+// Read implements buildlog.Log. It makes one call to find the streams, and one or a few for each of them. When a place that
 // CloudWatch gave has expired, which takes a day, the stream is read from its beginning and what was answered is left out.
 func (l *Log) Read(ctx context.Context, build, cursor string, limit int) (buildlog.Page, error) {
 	if err := buildlog.CheckBuild(build); err != nil {
@@ -111,7 +118,7 @@ func (l *Log) streams(ctx context.Context, build string) (names []string, err er
 }
 
 // fetch reads on in a stream until there are lines, or no more of them. A page of CloudWatch may be empty though
-// there is more; the last one is that which answers the token it was asked with.
+// there is more, or hold nothing but what falls away; the last one is that which answers the token it was asked with.
 func (l *Log) fetch(ctx context.Context, s *stream, want int) error {
 	for {
 		out, err := l.events(ctx, s, want)
@@ -146,9 +153,13 @@ func (l *Log) fetch(ctx context.Context, s *stream, want int) error {
 }
 
 func (l *Log) events(ctx context.Context, s *stream, want int) (out *cloudwatchlogs.GetLogEventsOutput, err error) {
+	limit := int64(want) + s.last - s.base
+	if !s.ours() {
+		limit = max(limit, minEvents)
+	}
 	in := &cloudwatchlogs.GetLogEventsInput{
 		LogGroupName: &l.deps.Group, LogStreamName: &s.name, StartFromHead: aws.Bool(true),
-		Limit: aws.Int32(int32(min(int64(want)+s.last-s.base, maxEvents))),
+		Limit: aws.Int32(int32(min(limit, maxEvents))),
 	}
 	if s.token != "" {
 		in.NextToken = &s.token
@@ -171,7 +182,7 @@ func (s *stream) take(e types.OutputLogEvent) {
 		}
 	}
 	text := aws.ToString(e.Message)
-	if _, name, _ := strings.Cut(s.name, "/"); strings.HasPrefix(name, own) {
+	if s.ours() {
 		number, form, _ := strings.Cut(text, "\t")
 		n, err := strconv.ParseInt(number, 10, 64)
 		if line, ok := buildlog.ParseForm(form); ok && err == nil { // what is not numbered is not ours
@@ -179,31 +190,10 @@ func (s *stream) take(e types.OutputLogEvent) {
 		}
 		return
 	}
-	// Output comes with its newlines, one or several lines an event.
+	// Output comes with its newlines, one or several lines an event. What is not in the form is CodeBuild's own.
 	for text := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
-		for _, line := range split(text, at) {
+		if line, ok := buildlog.ParseForm(text); ok {
 			add(s.after.base+1, line)
-		}
-	}
-}
-
-// split answers a line of output as one line, or as several when it is longer than a text may be.
-func split(text string, at int64) (lines []buildlog.Line) {
-	if line, ok := buildlog.ParseForm(text); ok {
-		return []buildlog.Line{line}
-	}
-	for {
-		cut := len(text)
-		if cut > buildlog.MaxText {
-			cut = buildlog.MaxText
-			for !utf8.RuneStart(text[cut]) {
-				cut--
-			}
-		}
-		line := buildlog.ParseLine(text[:cut])
-		lines = append(lines, buildlog.Line{Time: time.UnixMilli(at).UTC(), Text: line.Text})
-		if text = text[cut:]; text == "" {
-			return lines
 		}
 	}
 }

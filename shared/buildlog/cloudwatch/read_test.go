@@ -47,6 +47,25 @@ func events(token string, events ...string) amazontest.Answer {
 	return amazontest.Answer{Body: fmt.Sprintf(`{"events":[%s],"nextForwardToken":%q,"nextBackwardToken":"b/1"}`, strings.Join(list, ","), token)}
 }
 
+// said is an event of a build's output: texts that the agent wrote, each a line in its form.
+func said(at int, texts ...string) string {
+	e := []byte(fmt.Sprint(at, " "))
+	for _, text := range texts {
+		e = append(e, form(text)...)
+	}
+	return string(e)
+}
+
+// form is a text as the agent writes it.
+func form(text string) string {
+	return string(buildlog.Line{Time: time.Date(2026, 11, 23, 6, 36, 35, 0, time.UTC), Step: "build", Text: text}.AppendText(nil))
+}
+
+// container is an event of CodeBuild's own.
+func container(at int, text string) string {
+	return fmt.Sprintf("%d [Container] 2026/11/23 06:36:35.000000 %s\n", at, text)
+}
+
 // texts are the texts of a page's lines.
 func texts(p buildlog.Page) string {
 	var all []string
@@ -84,7 +103,7 @@ func read(t *testing.T, l *Log, cursor string, limit int) buildlog.Page {
 func TestEmptyPages(t *testing.T) {
 	t.Parallel()
 	l, service := over(t,
-		found("b/1/x"), events("f/1"), events("f/2"), events("f/3", "7 one\n"),
+		found("b/1/x"), events("f/1"), events("f/2"), events("f/3", said(7, "one")),
 		found("b/1/x"), events("f/4"), events("f/4"),
 		found("b/1/x"), events("f/4"),
 	)
@@ -111,10 +130,70 @@ GetLogEvents b/1/x f/4`
 	}
 }
 
+// Nor is a page whose events all fall away, and what is said after it is found: at once, and by a follower who
+// was told that there is no more.
+func TestPagesOfOthers(t *testing.T) {
+	t.Parallel()
+	l, service := over(t,
+		found("b/1/x"), events("f/1", container(1, "Entering phase INSTALL"), "2 test -n x\n"), events("f/2", "3 \n"), events("f/3", container(4, "Entering phase BUILD"), said(5, "one")),
+		found("b/1/x"), events("f/4", container(6, "Phase complete")), events("f/4"),
+		found("b/1/x"), events("f/5", container(7, "Entering phase POST_BUILD")), events("f/6", said(8, "two"), container(9, "Phase complete")),
+		found("b/1/x"), events("f/6"),
+	)
+	cursor := ""
+	for _, want := range []string{"one", "", "two", ""} {
+		page := read(t, l, cursor, 10)
+		if got := texts(page); got != want {
+			t.Errorf("read %q, want %q", got, want)
+		}
+		cursor = page.Cursor
+	}
+	want := `DescribeLogStreams
+GetLogEvents b/1/x
+GetLogEvents b/1/x f/1
+GetLogEvents b/1/x f/2
+DescribeLogStreams
+GetLogEvents b/1/x f/3
+GetLogEvents b/1/x f/4
+DescribeLogStreams
+GetLogEvents b/1/x f/4
+GetLogEvents b/1/x f/5
+DescribeLogStreams
+GetLogEvents b/1/x f/6`
+	if got := asked(t, service); got != want {
+		t.Errorf("the calls are\n%s", got)
+	}
+}
+
+// Few lines are not asked for one event at a time, where many of them may fall away; but what was answered
+// already makes a call no larger than it has to be.
+func TestHowMuchIsAskedFor(t *testing.T) {
+	t.Parallel()
+	window := events("f/9", said(1, "one", "two"))
+	l, service := over(t,
+		found("b/1/x", "b/~x"), window, events("f/1"), events("f/1"),
+		found("b/1/x", "b/~x"), window, events("f/1"),
+	)
+	read(t, l, read(t, l, "", 1).Cursor, 1)
+	var limits []int
+	for _, r := range service.Requests() {
+		var in struct{ Limit int }
+		if err := json.Unmarshal([]byte(r.Body), &in); err != nil {
+			t.Fatal(err)
+		}
+		if in.Limit != 0 {
+			limits = append(limits, in.Limit)
+		}
+	}
+	if got, want := fmt.Sprint(limits), fmt.Sprint([]int{minEvents, 1, 1, minEvents, 1}); got != want {
+		t.Errorf("the limits are %s, want %s", got, want)
+	}
+}
+
 // What was answered of a page of CloudWatch is left out when it is read again.
 func TestPartOfAPage(t *testing.T) {
 	t.Parallel()
-	window := events("f/9", "1 one\ntwo\n", "2 three", "3 four")
+	window := events("f/9", said(1, "one", "two"), said(2, "three"), said(3, "four"))
 	l, service := over(t, found("b/1/x"), window, found("b/1/x"), window, found("b/1/x"), events("f/9"))
 	page := read(t, l, "", 1)
 	if got := texts(page); got != "one" {
@@ -136,7 +215,7 @@ func TestPartOfAPage(t *testing.T) {
 func TestExpiredTokens(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ stream, one, two, three, four string }{
-		"output": {"b/1/x", "1 one\n", "2 two\n", "3 three\n", "4 four\n"},
+		"output": {"b/1/x", said(1, "one"), said(2, "two"), said(3, "three"), said(4, "four")},
 		"ours": {
 			"b/~x", "1 1\t2026-11-23T06:36:35Z\t\tone", "1 2\t2026-11-23T06:36:35Z\t\ttwo",
 			"1 3\t2026-11-23T06:36:35Z\t\tthree", "2 4\t2026-11-23T06:36:35Z\t\tfour",
@@ -184,8 +263,8 @@ func TestRepeats(t *testing.T) {
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	l, _ := over(t,
-		found("b/1/x", "b/2/y"), events("f/1", "1 a1\n", "4 a4\n"), events("f/2", "2 b2\n", "3 b3\n"),
-		found("b/1/x", "b/2/y"), events("f/1", "1 a1\n", "4 a4\n"), events("f/2"),
+		found("b/1/x", "b/2/y"), events("f/1", said(1, "a1"), said(4, "a4")), events("f/2", said(2, "b2"), said(3, "b3")),
+		found("b/1/x", "b/2/y"), events("f/1", said(1, "a1"), said(4, "a4")), events("f/2"),
 	)
 	page := read(t, l, "", 10)
 	if got := texts(page); got != "a1 b2 b3" { // there may be more of b before a4
@@ -200,11 +279,11 @@ func TestMerge(t *testing.T) {
 func TestStreamsComeAndGo(t *testing.T) {
 	t.Parallel()
 	l, _ := over(t,
-		found("b/1/x"), events("f/1", "1 one\n"),
+		found("b/1/x"), events("f/1", said(1, "one")),
 		found(),
 		found("b/1/x"), refusal("ResourceNotFoundException"),
 		amazontest.Answer{Body: `{"logStreams":[{"logStreamName":"b/1/x"}],"nextToken":"more"}`}, found("b/2/y"),
-		events("f/1"), events("f/2", "2 two\n"),
+		events("f/1"), events("f/2", said(2, "two")),
 	)
 	page := read(t, l, "", 10)
 	for _, want := range []string{"", "", "two"} {
@@ -243,7 +322,7 @@ func TestReadErrors(t *testing.T) {
 			}
 		})
 	}
-	l, service := over(t, refusal("ThrottlingException"), found("b/1/x"), refusal("ThrottlingException"), events("f/1", "1 one"))
+	l, service := over(t, refusal("ThrottlingException"), found("b/1/x"), refusal("ThrottlingException"), events("f/1", said(1, "one")))
 	if got := texts(read(t, l, "", 10)); got != "one" || len(service.Requests()) != 4 {
 		t.Errorf("throttled for a moment: %q after %d calls", got, len(service.Requests()))
 	}
@@ -253,25 +332,28 @@ func TestReadErrors(t *testing.T) {
 func TestOutput(t *testing.T) {
 	t.Parallel()
 	const at = "2026-11-23T06:36:35.5Z"
-	when, told := time.UnixMilli(1_700_000_000_123).UTC(), time.Date(2026, 11, 23, 6, 36, 35, 500_000_000, time.UTC)
+	told := time.Date(2026, 11, 23, 6, 36, 35, 500_000_000, time.UTC)
 	long := strings.Repeat("ä", buildlog.MaxText)
 	for name, test := range map[string]struct {
 		message string
 		want    []buildlog.Line
 	}{
-		"a line of the agent":    {at + "\tbuild\tgo build\n", []buildlog.Line{{Time: told, Step: "build", Text: "go build"}}},
-		"CodeBuild's own":        {"[Container] 2026/11/23 06:36:35 Entering phase BUILD\n", []buildlog.Line{{Time: when, Text: "[Container] 2026/11/23 06:36:35 Entering phase BUILD"}}},
-		"without a newline":      {"x", []buildlog.Line{{Time: when, Text: "x"}}},
-		"empty":                  {"\n", []buildlog.Line{{Time: when}}},
-		"several":                {at + "\ta\tone\n\ntwo\n", []buildlog.Line{{Time: told, Step: "a", Text: "one"}, {Time: when}, {Time: when, Text: "two"}}},
-		"numbered like ours":     {"1\t" + at + "\ta\tone\n", []buildlog.Line{{Time: when, Text: "1\t" + at + "\ta\tone"}}},
-		"as long as may be":      {long[:buildlog.MaxText], []buildlog.Line{{Time: when, Text: long[:buildlog.MaxText]}}},
-		"too long":               {long, []buildlog.Line{{Time: when, Text: long[:buildlog.MaxText]}, {Time: when, Text: long[:buildlog.MaxText]}}},
-		"too long, at a letter":  {"x" + long[:buildlog.MaxText], []buildlog.Line{{Time: when, Text: "x" + long[:buildlog.MaxText-2]}, {Time: when, Text: "ä"}}},
-		"breaks within the line": {"10 %\r20 %\r\n", []buildlog.Line{{Time: when, Text: "10 % 20 % "}}},
+		"a line of the agent":      {at + "\tbuild\tgo build\n", []buildlog.Line{{Time: told, Step: "build", Text: "go build"}}},
+		"CodeBuild's own":          {"[Container] 2026/11/23 06:36:35 Entering phase BUILD\n", nil},
+		"a command, echoed":        {"[Container] 2026/11/23 06:36:35 Running command printf '%s\\t\\t%s\\n' x\n  exit 1\n", nil},
+		"without a newline":        {at + "\ta\tx", []buildlog.Line{{Time: told, Step: "a", Text: "x"}}},
+		"without a text":           {at + "\ta\t\n", []buildlog.Line{{Time: told, Step: "a"}}},
+		"empty":                    {"\n", nil},
+		"several":                  {at + "\ta\tone\n\n[Container] x\n" + at + "\ta\ttwo\n", []buildlog.Line{{Time: told, Step: "a", Text: "one"}, {Time: told, Step: "a", Text: "two"}}},
+		"numbered like ours":       {"1\t" + at + "\ta\tone\n", nil},
+		"a time and no more":       {at + "\tone\n", nil},
+		"columns without a time":   {"yesterday\ta\tone\n", nil},
+		"as long as may be":        {at + "\ta\t" + long[:buildlog.MaxText], []buildlog.Line{{Time: told, Step: "a", Text: long[:buildlog.MaxText]}}},
+		"longer than agents write": {at + "\ta\tx" + long, []buildlog.Line{{Time: told, Step: "a", Text: "x" + long[:buildlog.MaxText-2]}}},
+		"breaks within the line":   {at + "\ta\t10 %\r20 %\r\n", []buildlog.Line{{Time: told, Step: "a", Text: "10 % 20 % "}}},
 	} {
 		s := &stream{name: "b/1/x"}
-		s.take(types.OutputLogEvent{Message: &test.message, Timestamp: aws.Int64(when.UnixMilli())})
+		s.take(types.OutputLogEvent{Message: &test.message, Timestamp: aws.Int64(1_700_000_000_123)})
 		var got []buildlog.Line
 		for i, line := range s.pending {
 			if line.number != int64(i+1) || !utf8.ValidString(line.Text) {
