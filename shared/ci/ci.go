@@ -32,10 +32,13 @@ type Member struct {
 
 // App is what is built: one repository and one pipeline file.
 type App struct {
-	ID        string    `json:"id"`
-	Workspace string    `json:"workspace"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
+	ID        string `json:"id"`
+	Workspace string `json:"workspace"`
+	Name      string `json:"name"`
+	// PipelinePath is the one place of the pipeline file; empty: the default ones.
+	PipelinePath string    `json:"pipeline_path"`
+	AllowForks   bool      `json:"allow_forks"` // builds pull requests from forks, once a member approved the commit
+	CreatedAt    time.Time `json:"created_at"`
 }
 
 // ConnectionState says whether a connection's grant works.

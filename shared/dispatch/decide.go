@@ -428,6 +428,9 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decisi
 	case err != nil:
 		return nil, nil, err
 	case found.missing:
+		if c.app.PipelinePath != "" {
+			return nil, c.skip("no pipeline file: %s, which the app names, does not exist at commit %.12s", c.app.PipelinePath, c.commit), nil
+		}
 		return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.commit), nil
 	case found.problems != "":
 		decisions, err := d.broken(ctx, c, found.problems)

@@ -53,7 +53,11 @@ func (d *Dispatch) read(ctx context.Context, c candidate) (reading, error) {
 }
 
 func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
-	for _, path := range pipeline.DefaultPaths() {
+	paths, err := pipeline.Paths(c.app.PipelinePath)
+	if err != nil {
+		return reading{}, fmt.Errorf("dispatch: the app's pipeline path: %w", err)
+	}
+	for _, path := range paths {
 		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
 		if fault.Is(err, fault.NotFound) {
 			continue

@@ -160,3 +160,17 @@ func TestSkippedPullRequest(t *testing.T) {
 	head := b.CommitSaying("feature", "x", "1", "Try it\n\n[skip ci]")
 	expect(b, one(b, b.Deliver("1", "pullrequest:created", b.PullRequest(7, "feature", head, "main"))), ci.Skipped, "pull request #7: the message of the head commit has [skip ci]")
 }
+
+// Where an app names its file, that one counts alone.
+func TestAPathOfItsOwn(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, onMain)
+	_, err := b.ChangeApp(t.Context(), dispatchtest.App, func(a *ci.App) { a.PipelinePath = "ios/ci.yaml" })
+	b.Must(err)
+	expect(b, one(b, b.Deliver("1", "repo:push", b.Push(dispatchtest.Change{Name: "main", New: b.Main}))), ci.Skipped, "no pipeline file: ios/ci.yaml, which the app names, does not exist")
+	head := b.Commit("main", "ios/ci.yaml", "name: Other\ntriggers: [push]\nsteps:\n  - run: make\n")
+	expect(b, one(b, b.Deliver("2", "repo:push", b.Push(dispatchtest.Change{Name: "main", Old: b.Main, New: head}))), ci.Built, "takes every branch")
+	if made := b.TheBuild(); made.Name != "Other" {
+		t.Errorf("%+v", made)
+	}
+}

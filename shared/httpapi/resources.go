@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 
+	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/schedule"
 )
@@ -42,6 +43,18 @@ func (a appsGroup) createApp(c *call) (answer, error) {
 
 func (a appsGroup) app(c *call) (answer, error) {
 	return reply(a.things.App(c.Context(), c.user(), c.PathValue("app")))
+}
+
+func (a appsGroup) changeApp(c *call) (answer, error) {
+	var in struct {
+		Name         *string `json:"name"`
+		PipelinePath *string `json:"pipeline_path"`
+		AllowForks   *bool   `json:"allow_forks"`
+	}
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	return reply(a.things.ChangeApp(c.Context(), c.user(), c.PathValue("app"), catalog.Settings(in)))
 }
 
 func (a appsGroup) deliveries(c *call) (answer, error) {

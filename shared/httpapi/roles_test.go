@@ -30,6 +30,8 @@ func permissions() map[string][6]int {
 		"GET /api/connections/{connection}/workspaces":   {200, 200, 403, 403, 404, 401},
 		"GET /api/connections/{connection}/repositories": {200, 200, 403, 403, 404, 401},
 		"GET /api/apps/{app}":                            {200, 200, 200, 200, 404, 401},
+		"PATCH /api/apps/{app}":                          {200, 200, 403, 403, 404, 401},
+		"PATCH /api/apps/{absent}":                       {404, 404, 404, 404, 404, 401},
 		"GET /api/apps/{app}/repository":                 {200, 200, 200, 200, 404, 401},
 		"PUT /api/apps/{app}/repository":                 {200, 200, 403, 403, 404, 401},
 		"GET /api/apps/{app}/deliveries":                 {200, 200, 200, 200, 404, 401},

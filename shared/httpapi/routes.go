@@ -97,6 +97,7 @@ func (a appsGroup) routes(*API) []route {
 		{http.MethodGet, "/api/workspaces/{workspace}/apps", user, 200, asJSON, deadline, a.apps},
 		{http.MethodPost, "/api/workspaces/{workspace}/apps", user, 201, asJSON, deadline, a.createApp},
 		{http.MethodGet, "/api/apps/{app}", user, 200, asJSON, deadline, a.app},
+		{http.MethodPatch, "/api/apps/{app}", user, 200, asJSON, deadline, a.changeApp},
 		{http.MethodGet, "/api/apps/{app}/deliveries", user, 200, asJSON, deadline, a.deliveries},
 	}
 }

@@ -104,6 +104,24 @@ func (s *Store) App(ctx context.Context, id string) (ci.App, error) {
 	return a, err
 }
 
+// ChangeApp edits an app. edit may be run several times, each time on what is stored then.
+func (s *Store) ChangeApp(ctx context.Context, id string, edit func(*ci.App)) (a ci.App, err error) {
+	err = s.again(ctx, func() error {
+		old, version, err := get[ci.App](ctx, s, appKey(id), "app")
+		if err != nil {
+			return err
+		}
+		a = old
+		if edit(&a); a == old {
+			return nil
+		}
+		var c change
+		c.put(appKey(id), a, table.VersionIs(version))
+		return s.commit(ctx, &c)
+	})
+	return a, err
+}
+
 // Apps lists the apps of a workspace.
 func (s *Store) Apps(ctx context.Context, workspace, cursor string) (Page[ci.App], error) {
 	from, before := table.Prefix("APP#")
