@@ -214,3 +214,24 @@ func TestIdle(t *testing.T) {
 		t.Errorf("deploy.sh has no line that begins with %q", said[1:])
 	}
 }
+
+// TestOneMiniStack holds the two lists of what is installed to one version: the tests of drivers and those of the
+// deployment speak of the same emulator.
+func TestOneMiniStack(t *testing.T) {
+	t.Parallel()
+	var versions []string
+	for _, list := range []string{"requirements.txt", "../ministack/requirements.txt"} {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		version := regexp.MustCompile(`(?m)^ministack==(\S+)`).FindSubmatch(text)
+		if version == nil {
+			t.Fatalf("%s has no MiniStack", list)
+		}
+		versions = append(versions, string(version[1]))
+	}
+	if versions[0] != versions[1] {
+		t.Errorf("MiniStack is installed as %q", versions)
+	}
+}

@@ -434,6 +434,9 @@ func TestAlarms(t *testing.T) {
 	for _, f := range stack.Functions {
 		known[f.Name] = true
 	}
+	for route := range stack.API.Routes {
+		known[route] = true
+	}
 	for _, a := range stack.Alarms {
 		for name, value := range a.Dimensions {
 			if !known[value] {
