@@ -9,7 +9,7 @@
 //	failure             500 or 503 with a reference to the log
 //	crash, timeout      502 or 504 by the gateway; a build's state has moved or not, and what hangs on it with it
 //
-// It makes clone credentials with the tokens of connections, sends to both queues, and reads logs; it starts and stops no build.
+// It makes clone credentials with the tokens of connections, sends to both queues, and reads logs; it starts and stops no build: who cancels one asks dispatch.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"runnerhub/infra/aws"
 	"runnerhub/shared/catalog"
+	"runnerhub/shared/control"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/random"
 	"runnerhub/shared/report"
@@ -40,16 +41,17 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if d.Grants, err = aws.Grants(e, stored, bb); err != nil {
 		return nil, err
 	}
-	if d.Deliveries, err = aws.Deliveries(e); err != nil {
-		return nil, err
-	}
-	if d.Reports, err = aws.Reports(e); err != nil {
+	if d.Deliveries, d.Reports, err = aws.Queues(e); err != nil {
 		return nil, err
 	}
 	if d.PublicURL, err = aws.PublicURL(e); err != nil {
 		return nil, err
 	}
 	told, err := report.New(d)
+	if err != nil {
+		return nil, err
+	}
+	orders, err := control.New(control.Deps{Store: stored, Deliveries: d.Deliveries, Reports: d.Reports, Now: time.Now, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -73,5 +75,5 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, callers, httpapi.Builds(things, told, web), httpapi.Agents(agents))
+	return aws.Serve(e, callers, httpapi.Builds(things, orders, told, web), httpapi.Agents(agents))
 }

@@ -1,4 +1,4 @@
-// Command dispatch decides what deliveries lead to, admits builds and starts them.
+// Command dispatch decides what deliveries lead to, admits builds, starts and stops them.
 //
 // Trigger: batches of the queue deliveries. Timeout: 60 s; each message of a batch has until 5 s before.
 //
@@ -13,7 +13,7 @@
 //	                    the queue's visibility timeout
 //	crash               likewise
 //
-// It reads Bitbucket with the tokens of connections, starts builds of one project and appends to their logs.
+// It reads Bitbucket with the tokens of connections, starts and stops builds of one project and appends to their logs.
 package main
 
 import (

@@ -76,6 +76,15 @@ func Deliveries(e Environment) (*sqs.Queue, error) { return e.queue("RUNNERHUB_D
 // Reports opens the queue of that name, as Deliveries does.
 func Reports(e Environment) (*sqs.Queue, error) { return e.queue("RUNNERHUB_REPORTS_QUEUE") }
 
+// Queues opens both.
+func Queues(e Environment) (deliveries, reports *sqs.Queue, err error) {
+	if deliveries, err = Deliveries(e); err != nil {
+		return nil, nil, err
+	}
+	reports, err = Reports(e)
+	return deliveries, reports, err
+}
+
 func (e Environment) queue(name string) (*sqs.Queue, error) {
 	address, err := e.url(name)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/control"
 	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/dispatch"
@@ -211,10 +212,14 @@ func (s *server) wire() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	orders, err := control.New(control.Deps{Store: s.store, Deliveries: s.deliveries, Reports: s.reports, Now: time.Now, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
 	api, err := httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
-			httpapi.Builds(things, s.report, ""), httpapi.Webhook(taking),
+			httpapi.Builds(things, orders, s.report, ""), httpapi.Webhook(taking),
 		},
 		Callers: people, PublicURL: c.url(), Now: time.Now, NewRef: random.ID, Log: s.log,
 	})

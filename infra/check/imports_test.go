@@ -26,7 +26,7 @@ func layers() []layer {
 		{drivers, ""},
 		{"what is persisted; what stands inside a build", "store agent"},
 		{"what use cases have in common", "access consent grant message timekeeper"},
-		{"use cases", "signin connect catalog ingest authoring dispatch report schedule refresh sweep"},
+		{"use cases", "signin connect catalog control ingest authoring dispatch report schedule refresh sweep"},
 		{"the ways in", "httpapi lambdaio"},
 		{mains, ""},
 	}

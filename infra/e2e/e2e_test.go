@@ -30,6 +30,7 @@ func scripts() []script {
 		{"webhooks", webhooks},
 		{"many pushes", manyPushes},
 		{"schedule", schedule},
+		{"cancel", cancelled},
 	}
 }
 

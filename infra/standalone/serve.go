@@ -24,6 +24,7 @@ import (
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/control"
 	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/dispatch"
@@ -564,10 +565,14 @@ func (s *server) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	orders, err := control.New(control.Deps{Store: s.store, Deliveries: s.deliveries, Reports: s.reports, Now: time.Now, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
 	return httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(people, connections), httpapi.Repos(connections), httpapi.Apps(things),
-			httpapi.Builds(things, s.report, s.config.webURL), httpapi.Schedules(plans), httpapi.Webhook(s.ingest),
+			httpapi.Builds(things, orders, s.report, s.config.webURL), httpapi.Schedules(plans), httpapi.Webhook(s.ingest),
 			httpapi.Pipelines(files),
 		},
 		Callers: people, PublicURL: s.config.publicURL, Now: time.Now, NewRef: random.Ref, Log: s.log,

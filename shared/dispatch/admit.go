@@ -53,6 +53,9 @@ func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 			return false, nil
 		}
 		switch {
+		case b.Stopping:
+			b.State = ci.Stopped
+			return true, nil
 		case b.Attempts >= maxAttempts:
 			b.State = ci.Errored
 			b.Reason = strings.TrimSuffix(fmt.Sprintf("the build did not get going in %d attempts: %s", b.Attempts, b.Reason), ": ")
@@ -90,12 +93,12 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 	attempt := b.Attempt
 	switch {
 	case err == nil:
-		_, _, err = d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		b, _, err = d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
 			if b.Attempt != attempt || b.Reference != "" || b.State.Final() {
 				return false, nil
 			}
 			b.Reference = reference
-			if b.State == ci.Queued { // it may have claimed its work by now
+			if b.State == ci.Queued && !b.Stopping { // it may have claimed its work by now
 				b.State, b.Reason = ci.Starting, ""
 			}
 			return true, nil
@@ -104,7 +107,7 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 			return fmt.Errorf("dispatch: recording a start: %w", err)
 		}
 		d.Log.Info("started", "build", b.ID, "attempt", attempt, "reference", reference)
-		return nil
+		return d.startedLate(ctx, b, reference)
 	case fault.Is(err, fault.Invalid):
 		reason, _ := fault.Public(err)
 		b, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
@@ -140,7 +143,7 @@ func (d *Dispatch) later(ctx context.Context, b store.Build, cause error) error 
 	d.Log.Warn("a build could not be started", "build", b.ID, "attempt", b.Attempt, "error", cause)
 	attempt := b.Attempt
 	_, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
-		if b.Attempt != attempt || b.State.Final() {
+		if b.Attempt != attempt || b.State.Final() || b.Stopping {
 			return false, nil
 		}
 		if full {

@@ -103,6 +103,8 @@ func (d *Dispatch) Handle(ctx context.Context, m queue.Message) error {
 		return d.Admit(ctx)
 	case msg.Start != "":
 		return d.restart(ctx, msg.Start, msg.Attempt)
+	case msg.Stop != "":
+		return d.stop(ctx, msg.Stop)
 	}
 	return fault.New(fault.Internal, "message %s asks for nothing", m.ID)
 }

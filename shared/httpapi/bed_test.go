@@ -27,6 +27,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
+	"runnerhub/shared/control"
 	"runnerhub/shared/credential"
 	"runnerhub/shared/datafile"
 	"runnerhub/shared/fault"
@@ -157,10 +158,12 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)
+	orders, err := control.New(control.Deps{Store: b.store, Deliveries: queue, Reports: queue, Now: b.now, Log: logger})
+	b.ok(err)
 	b.api, err = httpapi.New(httpapi.Deps{
 		Groups: []httpapi.Group{
 			httpapi.Auth(signIn, connects), httpapi.Repos(connects), httpapi.Apps(shows),
-			httpapi.Builds(shows, agents{}, b.forge.address), httpapi.Schedules(schedules), httpapi.Webhook(takes), httpapi.Pipelines(files),
+			httpapi.Builds(shows, orders, agents{}, b.forge.address), httpapi.Schedules(schedules), httpapi.Webhook(takes), httpapi.Pipelines(files),
 			httpapi.Agents(fstest.MapFS{"linux-arm64.gz": {Data: []byte(packedAgent)}}),
 		},
 		Callers: signIn, PublicURL: b.public, Now: b.now, NewRef: b.newID, Log: logger,

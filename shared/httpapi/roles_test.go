@@ -45,6 +45,9 @@ func permissions() map[string][6]int {
 		"GET /api/builds/{build}":                        {200, 200, 200, 200, 404, 401},
 		"GET /api/builds/{build}/log":                    {200, 200, 200, 200, 404, 401},
 		"GET /builds/{build}":                            {200, 200, 200, 200, 404, 401},
+		"POST /api/builds/{build}/cancel":                {202, 202, 202, 403, 404, 401},
+		"POST /api/builds/{ended}/cancel":                {409, 409, 409, 403, 404, 401},
+		"POST /api/builds/{absent}/cancel":               {404, 404, 404, 404, 404, 401},
 		"POST /auth/confirm (a ticket nobody has)":       {400, 400, 400, 400, 400, 401},
 		"GET /api/apps/{absent}/schedules":               {404, 404, 404, 404, 404, 401},
 		"PATCH /api/schedules/{absent}":                  {404, 404, 404, 404, 404, 401},
@@ -94,7 +97,7 @@ func TestRoles(t *testing.T) {
 		covered[route] = true
 		method, path, _ := strings.Cut(route, " ")
 		token := owner.post("/api/tokens", map[string]string{"name": "x"}).want(201).text("id")
-		path = strings.NewReplacer("{workspace}", workspace, "{connection}", connection, "{app}", app, "{build}", build, "{token}", token, "{absent}", "nosuchthing").Replace(path)
+		path = strings.NewReplacer("{workspace}", workspace, "{connection}", connection, "{app}", app, "{ended}", build, "{token}", token, "{absent}", "nosuchthing").Replace(path)
 		if strings.HasSuffix(path, "/repositories") {
 			path += "?workspace=acme"
 		}
@@ -105,6 +108,10 @@ func TestRoles(t *testing.T) {
 				id := owner.post("/api/apps/"+app+"/schedules", nightly()).want(201).text("id")
 				path = strings.Replace(path, "{schedule}", id, 1)
 			}
+			if strings.HasSuffix(path, "{build}/cancel") { // and one to stop
+				path = strings.Replace(path, "{build}", b.builds(app, workspace, ci.Queued), 1)
+			}
+			path = strings.Replace(path, "{build}", build, 1)
 			if route == "POST /auth/logout" && i < 5 {
 				caller = b.signsIn([]string{"alice", "bob", "carol", "dave", "mallory"}[i])
 			}

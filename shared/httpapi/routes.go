@@ -7,6 +7,7 @@ import (
 
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
+	"runnerhub/shared/control"
 	"runnerhub/shared/schedule"
 	"runnerhub/shared/signin"
 )
@@ -104,20 +105,22 @@ func (a appsGroup) routes(*API) []route {
 
 type buildsGroup struct {
 	things *catalog.Catalog
+	orders *control.Control
 	report Report
 	webURL string
 }
 
 // Builds is builds, their logs and pages, and what their agents call. The pages link to
 // Bitbucket's, which are below webURL, without a slash at its end; unless that is an http address, nothing links there.
-func Builds(things *catalog.Catalog, report Report, webURL string) Group {
-	return buildsGroup{things: things, report: report, webURL: webURL}
+func Builds(things *catalog.Catalog, orders *control.Control, report Report, webURL string) Group {
+	return buildsGroup{things: things, orders: orders, report: report, webURL: webURL}
 }
 
 func (a buildsGroup) routes(*API) []route {
 	return []route{
 		{http.MethodGet, "/api/apps/{app}/builds", user, 200, asJSON, deadline, a.builds},
 		{http.MethodGet, "/api/builds/{build}", user, 200, asJSON, deadline, a.build},
+		{http.MethodPost, "/api/builds/{build}/cancel", user, 202, asJSON, deadline, a.cancel},
 		{http.MethodGet, "/api/builds/{build}/log", user, 200, asJSON, deadline, a.buildLog},
 		{http.MethodGet, "/builds/{build}", user, 200, asPage, deadline, a.buildPage},
 		{http.MethodPost, "/runner/claim", public, 200, asJSON, deadline, a.claim},

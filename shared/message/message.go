@@ -28,6 +28,7 @@ type Dispatch struct {
 	// Attempt goes with Start: the attempt that did not get going. Once the build has
 	// another one the message says nothing new.
 	Attempt string `json:"attempt,omitempty"`
+	Stop    string `json:"stop,omitempty"` // id of a build that is to end
 	// Schedule and Minute are a timetable.Due, which is published as it is: this minute of
 	// the schedule has come.
 	Schedule string `json:"schedule,omitempty"`

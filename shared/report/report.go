@@ -96,6 +96,8 @@ func (r *Report) Claim(ctx context.Context, c runner.ClaimRequest) (runner.Claim
 		switch {
 		case b.State.Final() || b.Ticket != ticket:
 			return false, fault.New(fault.Conflict, "the attempt is over")
+		case b.Stopping:
+			return false, fault.New(fault.Conflict, "the build is to end")
 		case b.Nonce == c.Nonce && !b.CheckedOut:
 			return false, nil
 		case b.Nonce != "":
@@ -142,7 +144,7 @@ func (r *Report) waits(ctx context.Context, claimed store.Build, reason string) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_, _, err := r.Store.ChangeBuild(ctx, claimed.ID, func(b *store.Build) (bool, error) {
-		if b.State.Final() || b.Nonce != claimed.Nonce || b.CheckedOut {
+		if b.State.Final() || b.Nonce != claimed.Nonce || b.CheckedOut || b.Stopping {
 			return false, nil
 		}
 		b.Reason = reason
@@ -342,6 +344,9 @@ func take(b *store.Build, p runner.Report) error {
 		b.State = ci.Stopped
 	case runner.VerdictError:
 		b.State = ci.Errored
+		if b.Stopping { // what it was told to do went before what went wrong
+			b.State = ci.Stopped
+		}
 	default:
 		return fault.Field("result", "%.20q is no result", p.Result)
 	}
@@ -383,6 +388,9 @@ func (r *Report) runner(ctx context.Context, e runner.Event) error {
 			return true, nil
 		}
 		b.State, b.Reason = verdict(e.State)
+		if b.Stopping && (b.State == ci.Errored || b.Nonce == "") {
+			b.State = ci.Stopped // an end without a word, as it was to be; or nothing ran at all
+		}
 		return true, nil
 	})
 	if fault.Is(err, fault.NotFound) {

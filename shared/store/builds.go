@@ -27,8 +27,12 @@ type Build struct {
 	CheckedOut     bool      `json:"checked_out,omitempty"`
 	Sequence       int       `json:"sequence,omitempty"`  // of the last report taken
 	Reference      string    `json:"reference,omitempty"` // the runner's, once it is known
-	Stopping       bool      `json:"stopping,omitempty"`
-	DueAt          time.Time `json:"due_at,omitzero"`
+	// Stopping says that the build is to end: no attempt is made for it any more, none
+	// may claim it, and what runs is told to stop. It stays when the build has ended.
+	Stopping   bool      `json:"stopping,omitempty"`
+	StoppingAt time.Time `json:"stopping_at,omitzero"`
+	StopReason string    `json:"stop_reason,omitempty"` // the reason of the build when it is STOPPED
+	DueAt      time.Time `json:"due_at,omitzero"`
 
 	Version int64 `json:"-"`
 }
@@ -220,6 +224,9 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 		if !old.State.May(b.State) {
 			return fault.New(fault.Conflict, "build #%d is %s and cannot become %s", old.Number, old.State, b.State)
 		}
+		if b.State == ci.Stopped && b.Stopping {
+			b.Reason = b.StopReason
+		}
 		if b.State.Final() {
 			b.DueAt = time.Time{}
 			b.FinishedAt = s.now()
@@ -295,6 +302,25 @@ func (b *Build) Begin(a Attempt, now time.Time) {
 	b.Attempts++
 	b.Attempt, b.AttemptAt, b.Ticket, b.DueAt = a.ID, now, a.Ticket, a.DueAt
 	b.Nonce, b.Reference, b.Reason = "", "", ""
+}
+
+// stopAgain is after how long a build that is to end is looked at.
+const stopAgain = time.Minute
+
+// Stop ends a build that waits, and marks any other one as Stopping: then who calls it
+// leaves a message for package dispatch, and the sweep looks at the build until it has
+// ended. The first reason counts. It answers false when there was nothing to do.
+func (b *Build) Stop(reason string, now time.Time) bool {
+	if b.State.Final() || b.Stopping {
+		return false
+	}
+	b.Stopping, b.StoppingAt, b.StopReason = true, now, reason
+	if b.Attempt == "" {
+		b.State = ci.Stopped
+		return true
+	}
+	b.Reason, b.DueAt = "is being ended: "+reason, now.Add(stopAgain)
+	return true
 }
 
 // Admit takes the next build out of the line before a runner and gives it a slot:

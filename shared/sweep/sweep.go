@@ -45,6 +45,10 @@ const (
 	// overdue is how long past its timeout a build is stopped that its agent should
 	// have ended, and then its runner.
 	overdue = 10 * time.Minute
+	// stopLimit is how long a build that was told to stop may take, and stopAgain after how
+	// long it is told once more.
+	stopLimit = 3 * time.Minute
+	stopAgain = time.Minute
 )
 
 // New makes a Sweep.
@@ -199,6 +203,8 @@ func (s *Sweep) build(ctx context.Context, entry store.Due) error {
 	switch {
 	case b.Attempt == "":
 		return s.waiting(ctx, b)
+	case b.Stopping:
+		return s.stopping(ctx, b)
 	case b.Nonce == "" && b.Reference == "":
 		// Admitted, and whoever was to start it died, or is still at it.
 		s.Log.Info("starting a build again", "build", b.ID, "attempt", b.Attempt)
@@ -223,7 +229,37 @@ func (s *Sweep) build(ctx context.Context, entry store.Due) error {
 		}
 		return s.unheard(ctx, b, runner.State{Phase: runner.Ended, Result: runner.TimedOut, Detail: "it was stopped"})
 	}
-	return s.postpone(ctx, b)
+	return s.postpone(ctx, b, again)
+}
+
+// stopping tells a build to stop once more, and ends it when that is of no use. Its
+// agent is not heard any more then, and told so when it reports.
+func (s *Sweep) stopping(ctx context.Context, b store.Build) error {
+	if s.Now().Before(b.StoppingAt.Add(stopLimit)) {
+		if err := message.Send(ctx, s.Deliveries, message.Dispatch{Stop: b.ID}, 0); err != nil {
+			return err
+		}
+		return s.postpone(ctx, b, stopAgain)
+	}
+	var unstopped error
+	if b.Reference != "" {
+		unstopped = s.Runner.Stop(ctx, b.Reference)
+	}
+	s.Log.Warn("a build did not stop by itself", "build", b.ID, "attempt", b.Attempt)
+	b, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if b.State.Final() || !b.Stopping {
+			return false, nil
+		}
+		b.State = ci.Stopped
+		return true, nil
+	})
+	if err != nil || !b.State.Final() {
+		return errors.Join(unstopped, err)
+	}
+	ref := store.StatusOf(b)
+	return errors.Join(unstopped,
+		message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0),
+		message.Send(ctx, s.Deliveries, message.Dispatch{Admit: b.Runner}, 0))
 }
 
 // unheard says what the runner would have said of a build.
@@ -237,7 +273,7 @@ func (s *Sweep) unheard(ctx context.Context, b store.Build, state runner.State) 
 // waiting ends a build that waited too long, and looks at the others again later.
 func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 	if s.Now().Sub(b.CreatedAt) < s.WaitLimit {
-		return s.postpone(ctx, b)
+		return s.postpone(ctx, b, again)
 	}
 	b, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
 		if b.Attempt != "" || b.State.Final() {
@@ -254,7 +290,7 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 }
 
 // postpone looks at a build that is due once more later.
-func (s *Sweep) postpone(ctx context.Context, b store.Build) error {
+func (s *Sweep) postpone(ctx context.Context, b store.Build, pause time.Duration) error {
 	if s.Now().Before(b.DueAt) {
 		return nil
 	}
@@ -263,7 +299,7 @@ func (s *Sweep) postpone(ctx context.Context, b store.Build) error {
 		if b.State.Final() || b.Attempt != attempt {
 			return false, nil
 		}
-		b.DueAt = s.Now().Add(again)
+		b.DueAt = s.Now().Add(pause)
 		return true, nil
 	})
 	return err
