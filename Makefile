@@ -67,7 +67,7 @@ template: tools sam ## check the templates, build what they deploy, and deploy i
 	@echo "== shellcheck"; $(SAM_HOME)/bin/shellcheck infra/aws/deploy.sh
 	@echo "== sam validate"; AWS_DEFAULT_REGION=us-east-1 $(SAM) validate --lint
 	@echo "== deploy to MiniStack"; $(GO) vet -tags deployment ./infra/aws; $(GO) tool staticcheck -tags deployment ./infra/aws
-	@$(GO) test -tags deployment -count=1 -run '^TestDeploy' ./infra/aws
+	@$(GO) test $(TESTFLAGS) -tags deployment -count=1 -run '^TestDeploy' ./infra/aws
 
 ENV ?= dev
 deploy: tools sam ## deploy to AWS: make deploy ENV=dev|prod
