@@ -25,7 +25,8 @@ type Events struct {
 	// Change is told that something outside has changed its state. Its error is judged as
 	// that of a queue.Handler: what no retry can mend is logged and over, anything else is Lambda's to try again.
 	Change func(ctx context.Context, c Change) error
-	// Due is to do all that is due by the time of a tick. A tick is not tried again: the next one comes.
+	// Due is to do all that is due by the time of a tick. A tick is not tried again: the next one comes. Its context ends
+	// a while before the invocation does, so that what is begun by then is brought to its end, and an error is told.
 	Due func(ctx context.Context, by time.Time) error
 	Log *slog.Logger
 }
@@ -89,7 +90,7 @@ func (h eventHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error
 	case h.Change != nil && e.Source == "aws.ecs" && e.DetailType == "ECS Task State Change" && e.Detail.TaskARN != "":
 		return nil, h.change(ctx, e, Change{Fargate, e.Detail.TaskARN})
 	case h.Due != nil && e.DetailType == "Scheduled Event" && (e.Source == "aws.events" || e.Source == "aws.scheduler") && !e.Time.IsZero():
-		return nil, h.Due(ctx, e.Time)
+		return nil, h.due(ctx, e.Time)
 	}
 	return nil, fmt.Errorf("lambdaio: nobody here expects this event: %d records, source %.40q, detail type %.40q", len(e.Records), e.Source, e.DetailType)
 }
@@ -104,6 +105,13 @@ func (h eventHandler) change(ctx context.Context, e event, c Change) error {
 		return fmt.Errorf("lambdaio: event %.40q of %s was not dealt with, the log says why", e.ID, e.Source)
 	}
 	return nil
+}
+
+func (h eventHandler) due(ctx context.Context, by time.Time) error {
+	work, _ := deadlines(ctx)
+	ctx, cancel := context.WithDeadline(ctx, work)
+	defer cancel()
+	return h.Due(ctx, by)
 }
 
 // Of an invocation the last part is not for handlers: what they leave has to be told.

@@ -254,6 +254,21 @@ func TestTicks(t *testing.T) {
 	}
 }
 
+// A round that uses up its time leaves enough of the invocation's to end what it began.
+func TestTimeIsLeftForEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		h := handler(t, Events{Due: func(ctx context.Context, _ time.Time) error { <-ctx.Done(); return ctx.Err() }})
+		_, err := h.Invoke(ctx, changeEvent(t, "aws.events", "Scheduled Event", `{}`))
+		if took := time.Since(began); err == nil || took != 55*time.Second {
+			t.Errorf("it took %v, %v", took, err)
+		}
+	})
+}
+
 // What nobody expects is an error, and nothing of it is worked on.
 func TestUnexpectedEvents(t *testing.T) {
 	t.Parallel()

@@ -116,3 +116,22 @@ func TestOneErrorStopsNothing(t *testing.T) {
 	}
 	b.Check(t)
 }
+
+// With little time left no grant is begun: the next run has them all.
+func TestNoTimeLeft(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, "")
+	due := b.Clock.Now().Add(time.Hour)
+	for _, id := range []string{"one", "two"} {
+		b.Must(b.PutConnection(t.Context(), ci.Connection{ID: id, Workspace: dispatchtest.Workspace}, []byte(id), due, due))
+	}
+	b.Clock.Add(2 * time.Hour)
+	for left, want := range map[time.Duration]int{20 * time.Second: 0, 10 * time.Minute: 2} {
+		ctx, cancel := context.WithTimeout(t.Context(), left)
+		defer cancel()
+		seen := &renewer{}
+		if b.Must(newRefresh(b, seen).Run(ctx)); len(seen.seen) != want {
+			t.Errorf("with %v left: renewed %v", left, seen.seen)
+		}
+	}
+}

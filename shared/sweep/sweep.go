@@ -123,9 +123,10 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 }
 
 // RunBy looks at everything that is due by a time: for who is told what time it is. What it finds may not be
-// due yet, which does no harm.
+// due yet, which does no harm. When time runs out, the rest is due in the next run; the line, of which
+// there is one, comes first, so that it never is the rest.
 func (s *Sweep) RunBy(ctx context.Context, until time.Time) error {
-	var errs []error
+	errs := []error{s.line(ctx)}
 	for kind, look := range map[string]func(context.Context, store.Due) error{
 		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery, store.DueSchedule: s.schedule,
 	} {
@@ -134,13 +135,16 @@ func (s *Sweep) RunBy(ctx context.Context, until time.Time) error {
 			errs = append(errs, err)
 			continue
 		}
-		for _, entry := range entries {
+		for n, entry := range entries {
+			if err := ctx.Err(); err != nil {
+				errs = append(errs, fmt.Errorf("sweep: %d entries of %s are left: %w", len(entries)-n, kind, err))
+				break
+			}
 			if err := look(ctx, entry); err != nil {
 				errs = append(errs, fmt.Errorf("sweep: %s %s: %w", kind, entry.Reference, err))
 			}
 		}
 	}
-	errs = append(errs, s.line(ctx))
 	return errors.Join(errs...)
 }
 

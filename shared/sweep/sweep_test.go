@@ -1,6 +1,8 @@
 package sweep_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -293,6 +295,35 @@ func TestStrayEntries(t *testing.T) {
 	b.Must(b.Sweep.Run(t.Context()))
 	b.Pump()
 	b.Check(t)
+}
+
+// A run whose time is over begins nothing more, and the line has had its turn by then.
+func TestTimeRunsOut(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	for n := range 3 {
+		push(b, n)
+	}
+	b.Pump() // two run, the third waits
+	b.Claim(b.Last()).Says(runner.VerdictSuccessful)
+	b.Drop()
+	at := b.Clock.Now().Add(-time.Minute)
+	b.Must(b.PutStray(at, store.DueBuild, "one", store.DueBuild, "two", store.DueDelivery, "three", store.DueDelivery, "four"))
+	ctx, cancel := context.WithCancel(t.Context())
+	b.Table.OnTransact(dispatchtest.Numbered(func(_ int, do func() error) error {
+		defer cancel()
+		return do()
+	}))
+	err := b.Sweep.Run(ctx)
+	if n := b.Table.Transacts(); err == nil || !errors.Is(err, context.Canceled) || n != 1 {
+		t.Errorf("%d entries were dropped, %v", n, err)
+	}
+	b.Table.OnTransact(nil)
+	b.Pump()
+	if n := len(b.Runner.Jobs()); n != 3 {
+		t.Errorf("%d starts", n)
+	}
+	sweep(b, 1)
 }
 
 func TestErrorsAreAnswered(t *testing.T) {
