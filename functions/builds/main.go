@@ -1,10 +1,10 @@
-// Command builds shows builds, their logs and pages, and is what the agents of builds talk to.
+// Command builds shows builds, their logs and pages, asks for replays of deliveries, and is what the agents of builds talk to.
 //
 // Trigger: the routes of httpapi.Builds and httpapi.Agents, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
 //
 // Retries: by agents, which repeat what was not answered, for minutes; a claim or a report that comes again is answered as the first.
 //
-//	success             200
+//	success             200; 202 for a replay, which dispatch then decides
 //	refusal             400, 401, 403, 404; 409 for an agent whose ticket is spent or whose attempt is over
 //	failure             500 or 503 with a reference to the log
 //	crash, timeout      502 or 504 by the gateway; a build's state has moved or not, and what hangs on it with it
@@ -55,7 +55,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := catalog.Deps{Store: stored, PublicURL: d.PublicURL, Now: time.Now, NewID: random.ID}
+	c := catalog.Deps{Store: stored, Queue: d.Deliveries, PublicURL: d.PublicURL, Now: time.Now, NewID: random.ID}
 	if c.Logs, err = aws.Logs(e); err != nil {
 		return nil, err
 	}

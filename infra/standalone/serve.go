@@ -552,7 +552,7 @@ func (s *server) handler() (http.Handler, error) {
 		return nil, err
 	}
 	things, err := catalog.New(catalog.Deps{
-		Store: s.store, Logs: s.buildLog, PublicURL: s.config.publicURL, OneWorkspace: s.restricted, Now: time.Now, NewID: random.ID,
+		Store: s.store, Logs: s.buildLog, Queue: s.deliveries, PublicURL: s.config.publicURL, OneWorkspace: s.restricted, Now: time.Now, NewID: random.ID,
 	})
 	if err != nil {
 		return nil, err

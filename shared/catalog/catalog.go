@@ -1,5 +1,5 @@
 // Package catalog shows what there is: workspaces, apps, and of each app its
-// deliveries, builds and their logs; and it makes workspaces and apps. Every method
+// deliveries, builds and their logs; it makes workspaces and apps, and has deliveries decided once more. Every method
 // asks package access first, on behalf of a user. It changes no build and calls no
 // Bitbucket.
 package catalog
@@ -17,6 +17,8 @@ import (
 	"runnerhub/shared/buildlog"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
+	"runnerhub/shared/message"
+	"runnerhub/shared/queue"
 	"runnerhub/shared/store"
 )
 
@@ -29,9 +31,11 @@ const (
 
 // Deps is what a Catalog needs.
 type Deps struct {
-	Store     *store.Store
-	Logs      buildlog.Log // nil for who shows no logs
-	PublicURL string       // of this installation, without a slash at its end
+	Store *store.Store
+	Logs  buildlog.Log // nil for who shows no logs
+	// Queue is that of deliveries; nil for who replays nothing.
+	Queue     queue.Publisher
+	PublicURL string // of this installation, without a slash at its end
 	// OneWorkspace says that builds are not kept apart, so that there must not be a second
 	// workspace.
 	OneWorkspace bool
@@ -165,12 +169,46 @@ func (c *Catalog) Deliveries(ctx context.Context, user, app, cursor string) (sto
 	if err != nil {
 		return store.Page[Delivery]{}, fmt.Errorf("catalog: listing deliveries: %w", err)
 	}
-	return mapped(page, func(d store.Delivery) Delivery {
-		if d.Decisions == nil {
-			d.Decisions = []ci.Decision{}
+	return mapped(page, delivered), nil
+}
+
+func delivered(d store.Delivery) Delivery {
+	if d.Decisions == nil {
+		d.Decisions = []ci.Decision{}
+	}
+	return Delivery{d.Delivery, d.Note}
+}
+
+// replayLost is after how long the sweep looks at a replay that nobody decided.
+const replayLost = 2 * time.Minute
+
+// Replay has a delivery decided once more, as its app, its grant and its pipeline file now are: what has its build
+// keeps that, what is missing is built. It answers the delivery, undecided. While one is undecided, asking
+// again changes nothing. The record comes first, then the message; what is lost in between, the sweep finds.
+func (c *Catalog) Replay(ctx context.Context, user, id string) (Delivery, error) {
+	if c.Queue == nil {
+		return Delivery{}, errors.New("catalog: opened without the queue of deliveries")
+	}
+	d, err := c.Store.Delivery(ctx, id)
+	if err == nil {
+		_, err = access.App(ctx, c.Store, user, d.App, ci.RunBuilds)
+	}
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.NotFound, "no such delivery") // whether it is absent or somebody else's
+	}
+	if err != nil {
+		return Delivery{}, fmt.Errorf("catalog: replaying: %w", err)
+	}
+	if d, err = c.Store.ReopenDelivery(ctx, id, c.Now().Add(replayLost)); err != nil {
+		return Delivery{}, fmt.Errorf("catalog: replaying: %w", err)
+	}
+	// Without a due time, the event is in the message alone that is under way.
+	if d.DecidedAt.IsZero() && !d.DueAt.IsZero() {
+		if err := message.Send(ctx, c.Queue, message.Dispatch{Again: id}, 0); err != nil {
+			return Delivery{}, fmt.Errorf("catalog: asking for a replay: %w", err)
 		}
-		return Delivery{d.Delivery, d.Note}
-	}), nil
+	}
+	return delivered(d), nil
 }
 
 // Name answers a name as it is kept: 1 to 100 characters, no space around it, nothing

@@ -44,6 +44,7 @@ type candidate struct {
 	seen     *seen
 	delivery string
 	received time.Time // the delivery
+	before   time.Time // of a replay: when it was last decided
 
 	ref     string // for people
 	trigger ci.Trigger
@@ -99,7 +100,7 @@ func (d *Dispatch) base(ctx context.Context, record store.Delivery) (candidate, 
 	case event.Repository != c.tie.UUID:
 		return none, whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, c.tie.FullName), nil
 	}
-	c.delivery, c.received = record.ID, record.ReceivedAt
+	c.delivery, c.received, c.before = record.ID, record.ReceivedAt, record.DecidedBefore
 	return c, nil, nil
 }
 
@@ -549,8 +550,8 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ma
 		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)
 	}
 	// An earlier run of this very delivery, or of a schedule's minute, may have made it and
-	// died. In the latter case a branch can have moved since.
-	if !created && (b.Delivery != c.delivery || b.Commit != c.commit) {
+	// died. In the latter case a branch can have moved since. A replay finds what was there before it.
+	if !created && (b.Delivery != c.delivery || b.Commit != c.commit || !b.CreatedAt.After(c.before)) {
 		return c.alreadyBuilt(b, verdict), nil
 	}
 	ref := store.StatusOf(b)

@@ -132,7 +132,7 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 			ID: m.ID, App: m.App, Event: m.Event, RequestID: m.RequestID, Attempt: m.Attempt, ReceivedAt: m.ReceivedAt,
 			Decisions: known.Decisions,
 		},
-		Workspace: m.Workspace, Hook: m.Hook,
+		Workspace: m.Workspace, Hook: m.Hook, Replays: known.Replays, DecidedBefore: known.DecidedBefore,
 	}
 	record.Content, err = bitbucket.ParseEvent(m.Event, m.Body)
 	if err != nil {
@@ -144,7 +144,8 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 	return d.decideAll(ctx, record, msg)
 }
 
-// again decides what is undecided of a recorded delivery.
+// again decides what is undecided of a recorded delivery. One that is replayed was made
+// undecided before this was asked for, so asking twice decides it once.
 func (d *Dispatch) again(ctx context.Context, msg message.Dispatch) error {
 	record, err := d.Store.Delivery(ctx, msg.Again)
 	if fault.Is(err, fault.NotFound) {

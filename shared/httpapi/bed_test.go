@@ -35,6 +35,7 @@ import (
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/ingest"
 	"runnerhub/shared/pipeline"
+	"runnerhub/shared/queue"
 	queuesqlite "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/schedule"
@@ -73,6 +74,7 @@ type bed struct {
 	tokens    *switchedVault
 	watch     atomic.Pointer[chan int] // gets the status of each answer to a webhook
 	logs      *files.Log
+	queue     queue.Queue // of deliveries; nobody consumes it
 	timetable *switchedTimetable
 	grants    *grant.Keeper
 	clock     atomic.Int64 // what the clock is ahead, in nanoseconds
@@ -118,6 +120,7 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	queue, err := queuesqlite.New(queuesqlite.Deps{File: file, Name: "deliveries", Visibility: time.Minute, MaxAttempts: 3, Now: b.now, Log: logger})
 	b.ok(err)
+	b.queue = queue
 	b.store, err = store.New(store.Deps{Table: b.table, Now: b.now, NewID: b.newID})
 	b.ok(err)
 	hooks, err := keyfile.New(keyfile.Deps{Path: filepath.Join(dir, "key"), Name: "hooks"})
@@ -145,7 +148,7 @@ func newBed(t *testing.T, o options) *bed {
 		Store: b.store, Bitbucket: bb, Consent: trips, Grants: b.grants, Hooks: b.hooks, PublicURL: b.public, Now: b.now, Log: logger,
 	})
 	b.ok(err)
-	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID})
+	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, Queue: queue, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID})
 	b.ok(err)
 	b.timetable = &switchedTimetable{}
 	b.timetable.Timetable, err = timers.New(timers.Deps{Table: b.table, Queue: queue, Now: b.now, Log: logger})

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"runnerhub/shared/ci"
 )
 
 func TestCheckPipeline(t *testing.T) {
@@ -82,4 +84,30 @@ func TestPipelineSchema(t *testing.T) {
 	}
 	b.browser().do(http.MethodGet, "/pipeline.schema.json", nil, "If-None-Match", tag).want(304)
 	b.browser().do(http.MethodGet, "/pipeline.schema.json", nil, "If-None-Match", `"old"`).want(200)
+}
+
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br, _, app := b.app()
+	workspace := br.get("/api/apps/" + app).text("workspace")
+	path := func(id string) string { return "/api/deliveries/" + id + "/replay" }
+	id := b.delivers(app, workspace, ci.Event{Kind: ci.EventPush, Key: "repo:push"}, "")
+	for range 2 {
+		got := br.post(path(id), nil).want(202).json()
+		if got["id"] != id || got["decided_at"] != nil || len(got["decisions"].([]any)) != 0 || got["note"] == "" {
+			t.Errorf("it is %v", got)
+		}
+	}
+	br.post(path(b.delivers(app, workspace, ci.Event{Kind: ci.EventPush}, "the event is too large to be kept: it cannot be replayed")), nil).want(409).says("too large")
+	messages, err := b.queue.Receive(t.Context(), 10, 0)
+	b.ok(err)
+	for _, m := range messages {
+		if string(m.Body) != `{"again":"`+id+`"}` {
+			t.Errorf("a message is %s", m.Body)
+		}
+	}
+	if len(messages) != 2 {
+		t.Errorf("%d messages", len(messages))
+	}
 }

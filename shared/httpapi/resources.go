@@ -65,6 +65,10 @@ func (a buildsGroup) builds(c *call) (answer, error) {
 	return replyList(a.things.Builds(c.Context(), c.user(), c.PathValue("app"), c.query("cursor")))
 }
 
+func (a buildsGroup) replay(c *call) (answer, error) {
+	return reply(a.things.Replay(c.Context(), c.user(), c.PathValue("delivery")))
+}
+
 func (a buildsGroup) build(c *call) (answer, error) {
 	return reply(a.things.Build(c.Context(), c.user(), c.PathValue("build")))
 }

@@ -37,6 +37,8 @@ func permissions() map[string][6]int {
 		"GET /api/apps/{app}/deliveries":                 {200, 200, 200, 200, 404, 401},
 		"POST /api/apps/{app}/pipeline/check":            {200, 200, 200, 200, 404, 401},
 		"POST /api/apps/{absent}/pipeline/check":         {404, 404, 404, 404, 404, 401},
+		"POST /api/deliveries/{delivery}/replay":         {202, 202, 202, 403, 404, 401},
+		"POST /api/deliveries/{absent}/replay":           {404, 404, 404, 404, 404, 401},
 		"GET /api/apps/{app}/builds":                     {200, 200, 200, 200, 404, 401},
 		"GET /api/apps/{app}/schedules":                  {200, 200, 200, 200, 404, 401},
 		"POST /api/apps/{app}/schedules":                 {201, 201, 403, 403, 404, 401},
@@ -77,6 +79,7 @@ func TestRoles(t *testing.T) {
 	b.joins(admin.id(), workspace, ci.Admin)
 	b.joins(member.id(), workspace, ci.Editor)
 	b.joins(viewer.id(), workspace, ci.Viewer)
+	delivery := b.delivers(app, workspace, ci.Event{Kind: ci.EventOther, Key: "repo:fork"}, "")
 	callers := []*browser{owner, admin, member, viewer, b.signsIn("mallory"), b.browser()}
 	names := []string{"OWNER", "ADMIN", "MEMBER", "VIEWER", "stranger", "nobody"}
 
@@ -96,8 +99,11 @@ func TestRoles(t *testing.T) {
 		route, _, _ := strings.Cut(row, " (")
 		covered[route] = true
 		method, path, _ := strings.Cut(route, " ")
-		token := owner.post("/api/tokens", map[string]string{"name": "x"}).want(201).text("id")
-		path = strings.NewReplacer("{workspace}", workspace, "{connection}", connection, "{app}", app, "{ended}", build, "{token}", token, "{absent}", "nosuchthing").Replace(path)
+		token := ""
+		if strings.Contains(route, "{token}") {
+			token = owner.post("/api/tokens", map[string]string{"name": "x"}).want(201).text("id")
+		}
+		path = strings.NewReplacer("{workspace}", workspace, "{connection}", connection, "{app}", app, "{ended}", build, "{delivery}", delivery, "{token}", token, "{absent}", "nosuchthing").Replace(path)
 		if strings.HasSuffix(path, "/repositories") {
 			path += "?workspace=acme"
 		}
@@ -144,6 +150,21 @@ func TestRoles(t *testing.T) {
 			t.Errorf("no row for %s %s", r.Method, r.Path)
 		}
 	}
+}
+
+// delivers stores a delivery of an app that has been decided.
+func (b *bed) delivers(app, workspace string, content ci.Event, note string) string {
+	b.t.Helper()
+	d := store.Delivery{
+		Delivery: ci.Delivery{
+			ID: b.newID(), App: app, Event: "repo:push", RequestID: "r", Attempt: 1, ReceivedAt: b.now().UTC(), DecidedAt: b.now().UTC(),
+			Decisions: []ci.Decision{{Ref: "branch main", Verdict: ci.Skipped, Reason: "not then"}},
+		},
+		Workspace: workspace, Hook: "hook", Content: content, Note: note,
+	}
+	_, err := b.store.PutDelivery(b.t.Context(), d)
+	b.ok(err)
+	return d.ID
 }
 
 // builds stores a build of an app.

@@ -110,7 +110,7 @@ type buildsGroup struct {
 	webURL string
 }
 
-// Builds is builds, their logs and pages, and what their agents call. The pages link to
+// Builds is builds, their logs and pages, what makes more of them, and what their agents call. The pages link to
 // Bitbucket's, which are below webURL, without a slash at its end; unless that is an http address, nothing links there.
 func Builds(things *catalog.Catalog, orders *control.Control, report Report, webURL string) Group {
 	return buildsGroup{things: things, orders: orders, report: report, webURL: webURL}
@@ -119,6 +119,7 @@ func Builds(things *catalog.Catalog, orders *control.Control, report Report, web
 func (a buildsGroup) routes(*API) []route {
 	return []route{
 		{http.MethodGet, "/api/apps/{app}/builds", user, 200, asJSON, deadline, a.builds},
+		{http.MethodPost, "/api/deliveries/{delivery}/replay", user, 202, asJSON, deadline, a.replay},
 		{http.MethodGet, "/api/builds/{build}", user, 200, asJSON, deadline, a.build},
 		{http.MethodPost, "/api/builds/{build}/cancel", user, 202, asJSON, deadline, a.cancel},
 		{http.MethodGet, "/api/builds/{build}/log", user, 200, asJSON, deadline, a.buildLog},

@@ -22,7 +22,7 @@ import (
 // Start and Attempt, or Schedule and Minute.
 type Dispatch struct {
 	Delivery *Delivery `json:"delivery,omitempty"`
-	Again    string    `json:"again,omitempty"` // id of a recorded delivery: decide what is undecided
+	Again    string    `json:"again,omitempty"` // id of a recorded delivery, new or replayed: decide what is undecided
 	Admit    string    `json:"admit,omitempty"` // name of a runner with room for the next build
 	Start    string    `json:"start,omitempty"` // id of an admitted build that has not started
 	// Attempt goes with Start: the attempt that did not get going. Once the build has

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"runnerhub/shared/ci"
@@ -18,6 +20,10 @@ type Delivery struct {
 	// Note says why there are no decisions yet, or none for good.
 	Note  string    `json:"note,omitempty"`
 	DueAt time.Time `json:"due_at,omitzero"`
+	// Replays is how often it was opened again after it had been decided, and DecidedBefore when that
+	// was, the last time: a build of its changes that is not newer was there before the replay.
+	Replays       int       `json:"replays,omitempty"`
+	DecidedBefore time.Time `json:"decided_before,omitzero"`
 
 	Version int64 `json:"-"`
 }
@@ -31,8 +37,9 @@ func (s *Store) Delivery(ctx context.Context, id string) (Delivery, error) {
 	return d, err
 }
 
-// PutDelivery stores what is known of a delivery. A decided one is final: a
-// repeat of its message changes nothing, and what is stored is answered.
+// PutDelivery stores what is known of a delivery. A decided one is final, until it is
+// replayed: a repeat of its message changes nothing, and what is stored is answered. So it is with
+// what somebody decided who has not heard of a replay.
 func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
 	out := d
 	err := s.again(ctx, func() error {
@@ -40,7 +47,7 @@ func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
 		if err != nil {
 			return err
 		}
-		if version != 0 && !old.DecidedAt.IsZero() {
+		if version != 0 && (!old.DecidedAt.IsZero() || old.Replays > d.Replays) {
 			out = old
 			return nil
 		}
@@ -54,6 +61,43 @@ func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
 			err = s.commit(ctx, deliveryChange(short, old, version))
 		}
 		return err
+	})
+	return out, err
+}
+
+// maxReplayed is the longest event in bytes of JSON that can be replayed: it is stored beside new
+// decisions, however long those get.
+const maxReplayed = table.MaxItemBytes - 200<<10
+
+// ReopenDelivery makes a decided delivery an undecided one without decisions, for which somebody has to
+// leave a message by due. An undecided one is answered as it is. One whose event is not on
+// the record is fault.Conflict, with the reason.
+func (s *Store) ReopenDelivery(ctx context.Context, id string, due time.Time) (Delivery, error) {
+	var out Delivery
+	err := s.again(ctx, func() error {
+		old, version, err := get[Delivery](ctx, s, deliveryKey(id), "delivery")
+		if err != nil {
+			return err
+		}
+		out = old
+		if old.DecidedAt.IsZero() {
+			return nil
+		}
+		body, err := json.Marshal(old.Content)
+		switch {
+		case err != nil:
+			return fmt.Errorf("store: encoding the event of a delivery: %w", err)
+		case old.Content.Kind == "":
+			return fault.New(fault.Conflict, "the body of the delivery could not be read, so there is nothing to decide: it cannot be replayed")
+		case old.Note != "":
+			return fault.New(fault.Conflict, "%s", old.Note)
+		case len(body) > maxReplayed:
+			return fault.New(fault.Conflict, "the event is too large to be decided beside what is recorded: it cannot be replayed")
+		}
+		out.DecidedBefore, out.DecidedAt, out.Decisions = old.DecidedAt, time.Time{}, nil
+		out.Replays++
+		out.Note, out.DueAt = "it is replayed, and not decided yet", due.UTC()
+		return s.commit(ctx, deliveryChange(out, old, version))
 	})
 	return out, err
 }
