@@ -39,7 +39,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 		return nil, err
 	}
 	d := dispatch.Deps{
-		Store: stored, RunnerName: aws.RunnerName, Platforms: aws.Platforms(),
+		Store: stored, RunnerName: aws.RunnerName, Offer: aws.Offer(),
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: e.Log,
 	}
 	if d.Clients, err = aws.Grants(e, stored, bb); err != nil {

@@ -30,11 +30,12 @@ import (
 // RunnerName is under which name builds wait for CodeBuild.
 const RunnerName = "codebuild"
 
-// Platforms is what CodeBuild runs for us.
-func Platforms() []string { return []string{"linux"} }
-
 // Offer is what builds on CodeBuild are given; what else a pipeline file asks for is refused.
-func Offer() pipeline.Offer { return pipeline.Offer{Platforms: Platforms()} }
+func Offer() pipeline.Offer {
+	return pipeline.Offer{
+		Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Image, pipeline.StepTimeouts},
+	}
+}
 
 // PublicURL is where browsers, Bitbucket and builds reach the API.
 func PublicURL(e Environment) (string, error) { return e.url("PUBLIC_URL") }

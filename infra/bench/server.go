@@ -28,6 +28,7 @@ import (
 	"runnerhub/shared/grant"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/ingest"
+	"runnerhub/shared/pipeline"
 	"runnerhub/shared/queue"
 	queuefile "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/random"
@@ -179,7 +180,7 @@ func (s *server) wire() (http.Handler, error) {
 	}
 	if s.dispatch, err = dispatch.New(dispatch.Deps{
 		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
-		Runner: &holdingRunner{}, RunnerName: "hold", Platforms: []string{"linux"},
+		Runner: &holdingRunner{}, RunnerName: "hold", Offer: pipeline.Offer{Platforms: []string{"linux"}},
 		Limits: store.Limits{Runner: heldBuilds}, Address: c.url(), BuildLog: logs,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: s.log,
 	}); err != nil {

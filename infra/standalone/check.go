@@ -16,7 +16,9 @@ import (
 
 // offer is what this server does for builds; what else a pipeline file asks for is
 // refused.
-func offer() pipeline.Offer { return pipeline.Offer{Platforms: []string{"linux"}} }
+func offer() pipeline.Offer {
+	return pipeline.Offer{Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.StepTimeouts}}
+}
 
 const checkUsage = `usage: runnerhub check [flags] [file...]
 

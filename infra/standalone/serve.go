@@ -361,7 +361,7 @@ func (s *server) useCases() error {
 	}
 	if s.dispatch, err = dispatch.New(dispatch.Deps{
 		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
-		Runner: s.runner, RunnerName: runnerName, Platforms: offer().Platforms,
+		Runner: s.runner, RunnerName: runnerName, Offer: offer(),
 		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted,
 		Address: s.process.Address(), BuildLog: s.buildLog,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: s.log,

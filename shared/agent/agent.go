@@ -236,7 +236,7 @@ func (a *agent) second(stopping context.Context, fd string) int {
 		}
 		report.Steps[i].State, report.Steps[i].StartedAt = runner.StepRunning, a.Now().UTC()
 		reports.send(work.next(report))
-		code, err := shop.run(ctx, i, step)
+		code, err := a.step(ctx, shop, i, step)
 		report.Steps[i].FinishedAt = a.Now().UTC()
 		report.Steps[i].State = runner.StepSuccessful
 		if err == nil {
@@ -244,13 +244,17 @@ func (a *agent) second(stopping context.Context, fd string) int {
 		}
 		if err != nil || code != 0 {
 			report.Steps[i].State = runner.StepFailed
-			verdict = runner.VerdictFailed
-			report.Message = fmt.Sprintf("step %q ended with exit code %d", step.Name, code)
+			message := fmt.Sprintf("step %q ended with exit code %d", step.Name, code)
 			if err != nil {
-				report.Message = fmt.Sprintf("step %q: %v", step.Name, err)
+				message = fmt.Sprintf("step %q: %v", step.Name, err)
 			}
-			report.Message = shop.mask.text(report.Message)
-			a.log.say("%s", report.Message)
+			message = shop.mask.text(message)
+			if step.ContinueOnError && ctx.Err() == nil {
+				a.log.say("%s; the build goes on, as continue_on_error asks", message)
+				continue
+			}
+			verdict, report.Message = runner.VerdictFailed, message
+			a.log.say("%s", message)
 		}
 	}
 	killDescendants(shop.groups)
@@ -263,6 +267,17 @@ func (a *agent) second(stopping context.Context, fd string) int {
 		return fail(a.Stderr, errNotOurs)
 	}
 	return a.finish(stopping, c, &work, report, verdict)
+}
+
+// step runs one step for as long as it may.
+func (a *agent) step(ctx context.Context, shop *workshop, index int, step runner.Step) (int, error) {
+	if step.TimeoutSeconds > 0 {
+		limit := time.Duration(step.TimeoutSeconds) * time.Second
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("it was ended after %s, the time it may take", limit))
+		defer cancel()
+	}
+	return shop.run(ctx, index, step)
 }
 
 // finish reports the verdict, leaves it for the runner and answers the exit code.

@@ -293,6 +293,47 @@ func TestWorkingDirectory(t *testing.T) {
 	}
 }
 
+// TestSteps lets steps fail, and take too long, that the build may do without.
+func TestSteps(t *testing.T) {
+	t.Parallel()
+	const slow = "(sleep 60; echo late) & sleep 60"
+	for name, test := range map[string]struct {
+		step   runner.Step
+		result runner.Verdict
+		last   runner.StepState
+		says   string // in the report's message; of one that succeeded in the log
+	}{
+		"fails":                {runner.Step{Run: "exit 7", ContinueOnError: true}, runner.VerdictSuccessful, runner.StepSuccessful, "ended with exit code 7; the build goes on"},
+		"takes too long":       {runner.Step{Run: slow, TimeoutSeconds: 1}, runner.VerdictFailed, runner.StepSkipped, "it was ended after 1s, the time it may take"},
+		"both":                 {runner.Step{Run: slow, TimeoutSeconds: 1, ContinueOnError: true}, runner.VerdictSuccessful, runner.StepSuccessful, "the time it may take; the build goes on"},
+		"not even a folder":    {runner.Step{Run: "true", WorkingDirectory: "nothing", ContinueOnError: true}, runner.VerdictSuccessful, runner.StepSuccessful, "does not exist; the build goes on"},
+		"fails as it must not": {runner.Step{Run: "exit 7", TimeoutSeconds: 60}, runner.VerdictFailed, runner.StepSkipped, "exit code 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := runnertest.NewServer(t)
+			test.step.Name = "s"
+			server.Offer("x", nil, test.step, runner.Step{Name: "last", Run: "echo reached"})
+			b := run(t, "agent", server.URL, runnertest.TicketOf("x"))
+			report := server.AwaitResult(t, "x")
+			_ = b.cmd.Wait()
+			if report.Result != test.result || report.Steps[0].State != runner.StepFailed || report.Steps[1].State != test.last {
+				t.Errorf("reported %+v", report)
+			}
+			said := report.Message
+			if test.result == runner.VerdictSuccessful {
+				if said != "" {
+					t.Errorf("a build that succeeded says %q", said)
+				}
+				said = b.text()
+			}
+			if !strings.Contains(said, test.says) || strings.Contains(b.text(), "late") {
+				t.Errorf("said %q, log:\n%s", said, b.text())
+			}
+		})
+	}
+}
+
 // TestBackground leaves processes behind a step: one that is silent, one that never stops
 // printing, and one that prints later.
 func TestBackground(t *testing.T) {

@@ -95,11 +95,13 @@ const (
 
 // Step is one step of a build as it stands.
 type Step struct {
-	Name       string    `json:"name"`
-	State      StepState `json:"state"`
-	ExitCode   int       `json:"exit_code,omitempty"`
-	StartedAt  time.Time `json:"started_at,omitzero"`
-	FinishedAt time.Time `json:"finished_at,omitzero"`
+	Name  string    `json:"name"`
+	State StepState `json:"state"`
+	// ContinueOnError is a step whose failure is not the build's.
+	ContinueOnError bool      `json:"continue_on_error,omitempty"`
+	ExitCode        int       `json:"exit_code,omitempty"`
+	StartedAt       time.Time `json:"started_at,omitzero"`
+	FinishedAt      time.Time `json:"finished_at,omitzero"`
 }
 
 // Build is one run of an app's pipeline file at one commit.

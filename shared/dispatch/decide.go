@@ -467,9 +467,9 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 		}
 	}
 	b := d.build(c)
-	b.Name, b.TimeoutSeconds = file.plan.Name, file.plan.TimeoutSeconds
+	b.Name, b.TimeoutSeconds, b.Image = file.plan.Name, file.plan.TimeoutSeconds, file.plan.Image
 	for _, step := range file.plan.Steps {
-		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending})
+		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending, ContinueOnError: step.ContinueOnError})
 	}
 	b.Reason = "waits for a runner"
 	b.DueAt = d.Now().Add(startLimit)
@@ -597,7 +597,7 @@ func (c candidate) skip(format string, args ...any) []ci.Decision {
 func script(plan pipeline.Plan) runner.Script {
 	s := runner.Script{TimeoutSeconds: plan.TimeoutSeconds}
 	for _, step := range plan.Steps {
-		out := runner.Step{Name: step.Name, Run: step.Run, WorkingDirectory: step.WorkingDirectory}
+		out := runner.Step{Name: step.Name, Run: step.Run, WorkingDirectory: step.WorkingDirectory, TimeoutSeconds: step.TimeoutSeconds, ContinueOnError: step.ContinueOnError}
 		for _, v := range step.Env {
 			out.Env = append(out.Env, runner.Variable{Name: v.Name, Value: v.Value})
 		}

@@ -20,6 +20,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
+	"runnerhub/shared/pipeline"
 	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/secret"
@@ -38,9 +39,9 @@ type Deps struct {
 	Deliveries queue.Publisher // its own queue, for what has to be tried later
 	Reports    queue.Publisher
 	Runner     runner.Runner
-	RunnerName string       // under which builds wait
-	Platforms  []string     // what the runner runs
-	Limits     store.Limits // what the runner is given at once
+	RunnerName string         // under which builds wait
+	Offer      pipeline.Offer // what the runner does for builds
+	Limits     store.Limits   // what it is given at once
 	// OneWorkspace restricts builds to the first workspace that had one: the runner
 	// does not keep builds apart.
 	OneWorkspace bool
@@ -75,8 +76,8 @@ func New(d Deps) (*Dispatch, error) {
 	switch {
 	case d.Store == nil || d.Clients == nil || d.Deliveries == nil || d.Reports == nil || d.Runner == nil:
 		return nil, errors.New("dispatch: Store, Clients, Deliveries, Reports and Runner are needed")
-	case d.RunnerName == "" || len(d.Platforms) == 0 || d.Limits.Runner < 1 || d.Address == "":
-		return nil, errors.New("dispatch: RunnerName, Platforms, Limits and Address are needed")
+	case d.RunnerName == "" || len(d.Offer.Platforms) == 0 || d.Limits.Runner < 1 || d.Address == "":
+		return nil, errors.New("dispatch: RunnerName, Offer, Limits and Address are needed")
 	case d.BuildLog == nil || d.Now == nil || d.NewID == nil || d.NewTicket == nil || d.Log == nil:
 		return nil, errors.New("dispatch: BuildLog, Now, NewID, NewTicket and Log are needed")
 	}

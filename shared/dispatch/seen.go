@@ -72,7 +72,7 @@ func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
 		file, problems := pipeline.Parse(text)
 		var plan pipeline.Plan
 		if len(problems) == 0 {
-			plan, problems = file.Plan(d.Platforms)
+			plan, problems = file.PlanFor(d.Offer)
 		}
 		if len(problems) > 0 {
 			return reading{problems: problems.InFile(path)}, nil

@@ -230,7 +230,7 @@ func description(b store.Build) string {
 		return fmt.Sprintf("Build #%d passed", b.Number)
 	case ci.Failed:
 		for _, s := range b.Steps {
-			if s.State == ci.StepFailed {
+			if s.State == ci.StepFailed && !s.ContinueOnError {
 				return fmt.Sprintf("Build #%d failed in step %q", b.Number, s.Name)
 			}
 		}

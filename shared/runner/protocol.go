@@ -69,6 +69,10 @@ type Step struct {
 	Run              string     `json:"run"`
 	WorkingDirectory string     `json:"working_directory,omitempty"`
 	Env              []Variable `json:"env,omitempty"`
+	// TimeoutSeconds ends the step as failed; 0: only the build's does.
+	TimeoutSeconds int `json:"timeout_seconds,omitempty"`
+	// ContinueOnError lets the build go on, and succeed, when the step fails.
+	ContinueOnError bool `json:"continue_on_error,omitempty"`
 }
 
 // Clone says what to check out and with which credential. URL is http or https.

@@ -19,6 +19,7 @@ type Build struct {
 	Runner         string    `json:"runner"` // which runner admits it
 	Refname        string    `json:"refname"`
 	TimeoutSeconds int       `json:"timeout_seconds"`
+	Image          string    `json:"image,omitempty"`    // that the pipeline file asks for
 	Attempts       int       `json:"attempts,omitempty"` // how many were made
 	Attempt        string    `json:"attempt,omitempty"`  // the current one: the build has a slot
 	AttemptAt      time.Time `json:"attempt_at,omitzero"`

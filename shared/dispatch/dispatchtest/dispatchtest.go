@@ -32,6 +32,7 @@ import (
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/grant"
 	"runnerhub/shared/message"
+	"runnerhub/shared/pipeline"
 	"runnerhub/shared/queue"
 	queues "runnerhub/shared/queue/sqlite"
 	"runnerhub/shared/report"
@@ -80,11 +81,16 @@ type Bench struct {
 	Main       string // head of its main branch
 }
 
+// Offer is what the Bench's runner does for builds.
+func Offer() pipeline.Offer {
+	return pipeline.Offer{Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.StepTimeouts, pipeline.ContinueOnError}}
+}
+
 // Limits are those of the Bench's runner.
 func Limits() store.Limits { return store.Limits{Runner: 2} }
 
 // New makes a Bench whose app builds acme/shop, as Alice, with a pipeline file on main.
-func New(t *testing.T, pipeline string) *Bench {
+func New(t *testing.T, file string) *Bench {
 	t.Helper()
 	b := &Bench{T: t, Bench: storetest.New(t), Runner: &Runner{}, Logged: &Buffer{}, Transport: &Transport{}}
 	b.Log = slog.New(slog.NewTextHandler(b.Logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -92,9 +98,9 @@ func New(t *testing.T, pipeline string) *Bench {
 	b.makeParts()
 	b.makeUseCases()
 	b.connect()
-	if pipeline != "" {
+	if file != "" {
 		b.Main = b.Commit("main", "runnerhub.yml", "")
-		b.Main = b.Commit("main", ".runnerhub/runnerhub.yml", pipeline)
+		b.Main = b.Commit("main", ".runnerhub/runnerhub.yml", file)
 	}
 	return b
 }
@@ -154,7 +160,7 @@ func (b *Bench) makeUseCases() {
 	tickets := &storetest.IDs{}
 	b.Dispatch, err = dispatch.New(dispatch.Deps{
 		Store: b.Store, Clients: b.Keeper, Deliveries: b.Deliveries, Reports: b.Reports, Runner: b.Runner, RunnerName: "local",
-		Platforms: []string{"linux"}, Limits: Limits(), Address: "http://server.example", BuildLog: b.BuildLog,
+		Offer: Offer(), Limits: Limits(), Address: "http://server.example", BuildLog: b.BuildLog,
 		Now: b.Clock.Now, NewID: b.IDs.New, NewTicket: func() secret.Text { return secret.New("ticket-" + tickets.New()) }, Log: b.Log,
 	})
 	b.Must(err)
