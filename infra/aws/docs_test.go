@@ -117,7 +117,7 @@ func TestDocumentedPermissions(t *testing.T) {
 		"kms:Decrypt":                                  "opens",
 		"kms:Decrypt kms:GenerateDataKey":              "seals, opens",
 		"secretsmanager:GetSecretValue":                "reads",
-		"codebuild:StartBuild":                         "starts",
+		"codebuild:StartBuild codebuild:StopBuild":     "starts, stops",
 		"codebuild:BatchGetBuilds":                     "looks",
 		"logs:DescribeLogStreams logs:GetLogEvents":    "reads",
 		"codebuild:BatchGetBuilds codebuild:StopBuild": "looks, stops",
