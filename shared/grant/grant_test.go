@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 	"runnerhub/shared/fault"
 	"runnerhub/shared/grant"
 	"runnerhub/shared/secret"
+	"runnerhub/shared/store"
 	"runnerhub/shared/table"
+	"runnerhub/shared/vault"
 )
 
 const tokenPath = "/access_token"
@@ -161,6 +164,40 @@ func TestDeathBeforeStoring(t *testing.T) {
 		t.Errorf("within the grace: %v", err)
 	}
 	b.Check(t)
+}
+
+// counting counts what is opened.
+type counting struct {
+	vault.Vault
+	opened atomic.Int32
+}
+
+func (c *counting) Open(ctx context.Context, b vault.Binding, sealed []byte) ([]byte, error) {
+	c.opened.Add(1)
+	return c.Vault.Open(ctx, b, sealed)
+}
+
+// Who waits for another's refresh asks the table, and the vault once: on AWS each opening is a call that is paid.
+func TestWaitingOpensOnce(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, "")
+	b.Clock.Add(2 * time.Hour)
+	_, err := b.ChangeGrant(t.Context(), dispatchtest.Connection, func(g *store.Grant) bool {
+		g.Holder, g.LeaseUntil = "another", b.Clock.Now().Add(30*time.Second)
+		return true
+	})
+	b.Must(err)
+	secrets := &counting{Vault: b.Vault}
+	k, err := grant.New(grant.Deps{Store: b.Store, Vault: secrets, Bitbucket: b.Bitbucket, Now: b.Clock.Now, NewID: b.IDs.New, Log: b.Log})
+	b.Must(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := k.Token(ctx, dispatchtest.Connection, secret.Text{}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("under another's lease: %v", err)
+	}
+	if n := secrets.opened.Load(); n != 1 {
+		t.Errorf("opened %d times", n)
+	}
 }
 
 func TestLostAnswerOfARefresh(t *testing.T) {
