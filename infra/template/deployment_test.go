@@ -137,7 +137,7 @@ func TestLeastPrivilege(t *testing.T) {
 		"BuildsRole":    slices.Concat(state, tokens, consumer, send(deliveries+" "+reports), read(buildLog)),
 		"SchedulesRole": slices.Concat(state, timetable),
 		"DispatchRole": slices.Concat(
-			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild codebuild:StopBuild", project, ""),
+			state, tokens, consumer, consume(deliveries), send(deliveries+" "+reports), cross("codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds", project, ""),
 			write(buildLog), read(buildLog),
 		),
 		"ReportRole": slices.Concat(

@@ -186,7 +186,8 @@ func kindOf(code string) fault.Kind {
 	return fault.Internal
 }
 
-// Stop implements runner.Runner. It asks; the build has ended when State says so.
+// Stop implements runner.Runner. It asks; the build has ended when State says so. Who may stop builds has to be allowed to look
+// at them as well.
 func (r *Runner) Stop(ctx context.Context, ref string) error {
 	if !r.ours(ref) {
 		return nil
