@@ -33,7 +33,7 @@ const RunnerName = "codebuild"
 // Offer is what builds on CodeBuild are given; what else a pipeline file asks for is refused.
 func Offer() pipeline.Offer {
 	return pipeline.Offer{
-		Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Image, pipeline.StepTimeouts},
+		Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Groups, pipeline.Image, pipeline.StepTimeouts},
 	}
 }
 

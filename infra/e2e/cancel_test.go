@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"runnerhub/infra/visitor"
@@ -51,5 +52,32 @@ func cancelled(t *testing.T, in stack) {
 	s.ended(other.ID, "SUCCESSFUL")
 	for _, b := range []visitor.Build{running, waiting, next} {
 		s.refused(s.cancel(b.ID), http.StatusConflict, "cancelling what has ended")
+	}
+}
+
+// superseded pushes again and again to a branch whose pipeline file has older builds stopped.
+func superseded(t *testing.T, in stack) {
+	s := newShop(t, in.install(t))
+	steps := func(script string) visitor.Build {
+		file := strings.Replace(pipeline("[push]", script), "steps:", "concurrency:\n  cancel_in_progress: true\nsteps:", 1)
+		commit := s.commit(pipelinePath, file)
+		s.push("HEAD:main")
+		return s.buildOf(commit)
+	}
+	first := steps("echo at work; sleep 600; echo survived")
+	s.logged(first.ID, "at work")
+	second := steps("echo also at work; sleep 600; echo survived")
+	third := steps("echo the newest")
+	for _, b := range []visitor.Build{first, second} {
+		got := s.ended(b.ID, "STOPPED")
+		if by := got.SupersededBy.Number; by != b.Number+1 || got.Reason != fmt.Sprintf("superseded by #%d", by) || got.SupersededBy.Build == "" {
+			t.Errorf("build #%d is %+v", b.Number, got)
+		}
+	}
+	s.ended(third.ID, "SUCCESSFUL")
+	for _, l := range s.log(first.ID) {
+		if l.Text == "survived" {
+			t.Error("the first build went on")
+		}
 	}
 }

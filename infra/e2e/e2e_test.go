@@ -31,6 +31,7 @@ func scripts() []script {
 		{"many pushes", manyPushes},
 		{"schedule", schedule},
 		{"cancel", cancelled},
+		{"superseded", superseded},
 	}
 }
 

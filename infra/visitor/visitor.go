@@ -384,6 +384,11 @@ type Build struct {
 	Commit      string `json:"commit"`
 	PullRequest int    `json:"pull_request"`
 	URL         string `json:"url"`
+	// SupersededBy is the newer build because of which this one was stopped.
+	SupersededBy struct {
+		Build  string `json:"build"`
+		Number int    `json:"number"`
+	} `json:"superseded_by"`
 	// Status is what the commit shows on Bitbucket, as RunnerHub knows it; not in lists.
 	Status struct {
 		Build   string `json:"build"`

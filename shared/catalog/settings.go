@@ -15,6 +15,8 @@ type Settings struct {
 	Name         *string
 	PipelinePath *string // empty: the default paths
 	AllowForks   *bool
+	// CancelSuperseded is that of ci.App.
+	CancelSuperseded *bool
 }
 
 // ChangeApp changes the settings of an app and answers it.
@@ -43,6 +45,9 @@ func (c *Catalog) ChangeApp(ctx context.Context, user, id string, s Settings) (c
 		}
 		if s.AllowForks != nil {
 			a.AllowForks = *s.AllowForks
+		}
+		if s.CancelSuperseded != nil {
+			a.CancelSuperseded = *s.CancelSuperseded
 		}
 	})
 	if err != nil {

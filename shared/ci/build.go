@@ -129,10 +129,19 @@ type Build struct {
 	Delivery   string `json:"delivery,omitempty"`
 	StatusKey  string `json:"status_key"`
 
+	// SupersededBy is the newer build because of which this one was stopped.
+	SupersededBy *Successor `json:"superseded_by,omitempty"`
+
 	Steps      []Step    `json:"steps"`
 	CreatedAt  time.Time `json:"created_at"`
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	FinishedAt time.Time `json:"finished_at,omitzero"`
+}
+
+// Successor is the build that took the place of another.
+type Successor struct {
+	Build  string `json:"build"`
+	Number int    `json:"number"`
 }
 
 // Ref names what a build builds, for people: "pull request #7", "tag v1", "branch main".

@@ -36,9 +36,12 @@ type App struct {
 	Workspace string `json:"workspace"`
 	Name      string `json:"name"`
 	// PipelinePath is the one place of the pipeline file; empty: the default ones.
-	PipelinePath string    `json:"pipeline_path"`
-	AllowForks   bool      `json:"allow_forks"` // builds pull requests from forks, once a member approved the commit
-	CreatedAt    time.Time `json:"created_at"`
+	PipelinePath string `json:"pipeline_path"`
+	AllowForks   bool   `json:"allow_forks"` // builds pull requests from forks, once a member approved the commit
+	// CancelSuperseded stops the older build of the same branch or pull request when a
+	// newer one is made, as cancel_in_progress of a pipeline file does.
+	CancelSuperseded bool      `json:"cancel_superseded"`
+	CreatedAt        time.Time `json:"created_at"`
 }
 
 // ConnectionState says whether a connection's grant works.

@@ -471,6 +471,8 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 	for _, step := range file.plan.Steps {
 		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending, ContinueOnError: step.ContinueOnError})
 	}
+	b.Group, b.Old = c.group(file), c.old
+	b.Supersedes = file.Concurrency.CancelInProgress || c.app.CancelSuperseded
 	b.Reason = "waits for a runner"
 	b.DueAt = d.Now().Add(startLimit)
 	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict)
@@ -552,11 +554,18 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ma
 	// An earlier run of this very delivery, or of a schedule's minute, may have made it and
 	// died. In the latter case a branch can have moved since. A replay finds what was there before it.
 	if !created && (b.Delivery != c.delivery || b.Commit != c.commit || !b.CreatedAt.After(c.before)) {
-		return c.alreadyBuilt(b, verdict), nil
+		// What it was not known to be newer than when it was made, it may be known now.
+		if !b.State.Final() && !b.Stopping {
+			err = d.supersede(ctx, c, b)
+		}
+		return c.alreadyBuilt(b, verdict), err
 	}
 	ref := store.StatusOf(b)
 	if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
 		return nil, fmt.Errorf("dispatch: asking for a status: %w", err)
+	}
+	if err := d.supersede(ctx, c, b); err != nil {
+		return nil, err
 	}
 	out := c.decision(made, verdict)
 	out.Build, out.Number = b.ID, b.Number

@@ -50,6 +50,8 @@ func (a appsGroup) changeApp(c *call) (answer, error) {
 		Name         *string `json:"name"`
 		PipelinePath *string `json:"pipeline_path"`
 		AllowForks   *bool   `json:"allow_forks"`
+
+		CancelSuperseded *bool `json:"cancel_superseded"`
 	}
 	if err := c.decode(&in); err != nil {
 		return nil, err

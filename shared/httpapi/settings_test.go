@@ -31,6 +31,9 @@ func TestSettingsOfAnApp(t *testing.T) {
 	br.do(http.MethodPatch, app, map[string]any{"nme": "x"}).want(400)
 	br.do(http.MethodPatch, app, map[string]any{"pipeline_path": "", "allow_forks": false}).want(200)
 	shown("Till", "", false)
+	if got := br.do(http.MethodPatch, app, map[string]any{"cancel_superseded": true}).want(200).json()["cancel_superseded"]; got != true {
+		t.Errorf("cancel_superseded is %v", got)
+	}
 	br.do(http.MethodPatch, app, map[string]any{}).want(200)
 	shown("Till", "", false)
 }

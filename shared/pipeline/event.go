@@ -164,7 +164,7 @@ func (e Event) ref() string {
 }
 
 // Group answers the group of the builds of an event among those of its app: a newer
-// build may have to wait for an older one of the same group, or end it.
+// build may end an older one of the same group.
 func (f *File) Group(e Event) string {
 	if f.Concurrency.Group != "" {
 		return "group " + f.Concurrency.Group

@@ -26,8 +26,11 @@ type Build struct {
 	Ticket         string    `json:"ticket,omitempty"` // hash of the attempt's ticket
 	Nonce          string    `json:"nonce,omitempty"`  // of the one who claimed the attempt
 	CheckedOut     bool      `json:"checked_out,omitempty"`
-	Sequence       int       `json:"sequence,omitempty"`  // of the last report taken
-	Reference      string    `json:"reference,omitempty"` // the runner's, once it is known
+	Sequence       int       `json:"sequence,omitempty"`   // of the last report taken
+	Reference      string    `json:"reference,omitempty"`  // the runner's, once it is known
+	Group          string    `json:"group,omitempty"`      // of its app's builds: newer ones may stop older ones
+	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, where that is known
+	Supersedes     bool      `json:"supersedes,omitempty"` // it stops older builds of its group
 	// Stopping says that the build is to end: no attempt is made for it any more, none
 	// may claim it, and what runs is told to stop. It stays when the build has ended.
 	Stopping   bool      `json:"stopping,omitempty"`
@@ -46,6 +49,16 @@ func counterKey(app string) table.Key  { return key("APP#"+app, "COUNTER") }
 func changeKey(app, change string) table.Key {
 	sum := sha256.Sum256([]byte(change))
 	return key("CHANGE#"+app, hex.EncodeToString(sum[:]))
+}
+
+func groupKey(b Build) table.Key {
+	return key("GROUP#"+b.App, groupOf(b.Group)+fmt.Sprintf("%010d", b.Number))
+}
+
+// groupOf begins the sort keys of a group.
+func groupOf(group string) string {
+	sum := sha256.Sum256([]byte(group))
+	return hex.EncodeToString(sum[:]) + "#"
 }
 
 func numberKey(app string, number int) table.Key {
@@ -132,6 +145,9 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 		c.put(buildKey(b.ID), b, table.Absent())
 		if !b.State.Final() {
 			c.put(scriptKey(b.ID), n.Script, table.Absent())
+			if b.Group != "" {
+				c.put(groupKey(b), b.ID, table.Absent())
+			}
 			c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.CreatedAt}, table.Absent())
 			c.due(DueBuild, b.ID, time.Time{}, b.DueAt)
 		}
@@ -189,6 +205,25 @@ func (s *Store) Builds(ctx context.Context, app, cursor string, limit int) (Page
 	return Page[Build]{Items: items, Cursor: ids.Cursor}, err
 }
 
+// Unfinished lists the builds of a group that have not ended, older numbers first.
+func (s *Store) Unfinished(ctx context.Context, app, group string) ([]Build, error) {
+	from, before := table.Prefix(groupOf(group))
+	q := table.Query{Partition: "GROUP#" + app, From: from, Before: before}
+	var keys []table.Key
+	for {
+		page, err := list[string](ctx, s, q, "builds of a group")
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range page.Items {
+			keys = append(keys, buildKey(id))
+		}
+		if q.Cursor = page.Cursor; q.Cursor == "" {
+			return batch[Build](ctx, s, keys, "builds")
+		}
+	}
+}
+
 // ChangeBuild edits a build under its version, together with everything that
 // hangs on its state. edit may be run several times, each time on what is stored
 // then; it answers false when there is nothing to do. A transition that ci.State
@@ -229,6 +264,12 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			b.Reason = b.StopReason
 		}
 		if b.State.Final() {
+			if b.State != ci.Stopped {
+				b.SupersededBy = nil // its own end came first
+			}
+			if b.Group != "" {
+				c.delete(groupKey(*b), table.Condition{})
+			}
 			b.DueAt = time.Time{}
 			b.FinishedAt = s.now()
 			if err := s.freeSlot(ctx, c, *b); err != nil {

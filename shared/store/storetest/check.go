@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -36,7 +37,7 @@ func (b *Bench) Dump(t testing.TB) map[table.Key]string {
 }
 
 // Check fails the test where an index says something else than its records: due
-// entries, the line before a runner, its slots, tickets, numbers, and statuses.
+// entries, the line before a runner, its slots, tickets, numbers, groups, and statuses.
 func (b *Bench) Check(t testing.TB) {
 	t.Helper()
 	items := b.Dump(t)
@@ -54,6 +55,9 @@ func (b *Bench) Check(t testing.TB) {
 		due(store.DueBuild, x.ID, x.DueAt)
 		want[fmt.Sprintf("number %s %d", x.App, x.Number)] = x.ID
 		count[x.App]++
+		if x.Group != "" && !x.State.Final() {
+			want[fmt.Sprintf("group %s %x#%010d", x.App, sha256.Sum256([]byte(x.Group)), x.Number)] = x.ID
+		}
 		switch {
 		case x.State.Final():
 		case x.Attempt == "":
@@ -131,6 +135,8 @@ func index(t testing.TB, got map[string]string, k table.Key, body string) {
 		}
 	case "SCHEDULE":
 		got["schedule "+of] = read[string](t, k, body)
+	case "GROUP":
+		got["group "+of+" "+k.Sort] = read[string](t, k, body)
 	case "TICKET":
 		got["ticket "+of] = read[struct{ Build string }](t, k, body).Build
 	case "APP":

@@ -1,0 +1,143 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"runnerhub/shared/ci"
+	"runnerhub/shared/message"
+	"runnerhub/shared/pipeline"
+	"runnerhub/shared/queue"
+	"runnerhub/shared/store"
+)
+
+// group names the builds among which a newer one may stop an older one.
+func (c candidate) group(file *planned) string {
+	event := pipeline.Event{Kind: pipeline.Kind(c.trigger), Branch: c.branch, Number: c.pr.ID}
+	if c.branch == "" {
+		_, event.Tag, _ = strings.Cut(c.ref, " ")
+	}
+	return file.Group(event)
+}
+
+// supersede stops what is outdated of the group of a build that was made: older builds,
+// if it is to stop them, or the build itself, when its event came after that of a newer one. Where
+// it cannot be told which of two is newer, neither is stopped
+// (docs/decisions/0041-which-build-is-newer.md).
+func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) error {
+	if b.Group == "" {
+		return nil
+	}
+	unfinished, err := d.Store.Unfinished(ctx, b.App, b.Group)
+	if err != nil {
+		return fmt.Errorf("dispatch: looking for older builds of %s: %w", c.ref, err)
+	}
+	var now *present // read once, and only if there is another build
+	for _, other := range unfinished {
+		if other.ID == b.ID || other.Stopping || !b.Supersedes && !other.Supersedes {
+			continue
+		}
+		if now == nil {
+			if now, err = d.present(ctx, c); err != nil {
+				return err
+			}
+		}
+		switch newer := now.newer(b, other); {
+		case newer == b.ID && b.Supersedes:
+			err = d.replace(ctx, other, b)
+		case newer == other.ID && other.Supersedes:
+			err = d.replace(ctx, b, other)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// present is what a branch, a tag or a pull request is at, by Bitbucket.
+type present struct {
+	commit string // of a fork's the first characters; empty: it cannot be read any more
+	target string // of a pull request
+}
+
+// present reads what the candidate's branch, tag or pull request is at.
+func (d *Dispatch) present(ctx context.Context, c candidate) (*present, error) {
+	var now present
+	var err error
+	switch {
+	case c.pr.ID != 0:
+		var pr ci.PullRequest
+		if pr, err = c.client.PullRequest(ctx, c.tie.UUID, c.pr.ID); err == nil {
+			now = present{pr.SourceHash, pr.TargetBranch}
+		}
+		if err == nil && !pr.Fork() { // right after a push, a pull request may not know of it yet
+			now.commit, err = c.client.Branch(ctx, c.tie.UUID, pr.SourceBranch)
+		}
+	case c.branch != "":
+		now.commit, err = c.client.Branch(ctx, c.tie.UUID, c.branch)
+	default:
+		_, tag, _ := strings.Cut(c.ref, " ")
+		now.commit, err = c.client.Tag(ctx, c.tie.UUID, tag)
+	}
+	if err != nil && queue.Keeps(err) {
+		return nil, fmt.Errorf("dispatch: reading what %s is at: %w", c.ref, err)
+	}
+	if err != nil { // no other try will tell
+		return &present{}, nil
+	}
+	return &now, nil
+}
+
+// is reports whether a build builds what is there now.
+func (p present) is(b store.Build) bool {
+	return p.commit != "" && strings.HasPrefix(b.Commit, p.commit) && b.Target == p.target
+}
+
+// newer answers the id of the newer of two builds, or nothing when that is not known.
+// p is what the ref of b is at. Events come in any order, so their order says nothing: what a push
+// moved its branch from does, and what the branch is at. The build of that is never the older one.
+func (p present) newer(b, other store.Build) string {
+	if b.PullRequest != other.PullRequest || b.PullRequest == 0 && (b.Branch != other.Branch || b.Tag != other.Tag) {
+		// Refs have no order between them: the later build is the newer one, unless it is
+		// outdated itself.
+		if b.Number > other.Number && p.is(b) {
+			return b.ID
+		}
+		return ""
+	}
+	follows, precedes := b.Old != "" && b.Old == other.Commit, other.Old != "" && other.Old == b.Commit
+	switch {
+	case follows && !precedes && !p.is(other):
+		return b.ID
+	case precedes && !follows && !p.is(b):
+		return other.ID
+	case follows == precedes && p.is(b) && !p.is(other):
+		return b.ID
+	}
+	return ""
+}
+
+// replace stops the older of two builds.
+func (d *Dispatch) replace(ctx context.Context, older, newer store.Build) error {
+	older, changed, err := d.Store.ChangeBuild(ctx, older.ID, func(b *store.Build) (bool, error) {
+		if !b.Stop(fmt.Sprintf("superseded by #%d", newer.Number), d.Now().UTC()) {
+			return false, nil
+		}
+		b.SupersededBy = &ci.Successor{Build: newer.ID, Number: newer.Number}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("dispatch: stopping build %s, which is superseded: %w", older.ID, err)
+	}
+	if !changed {
+		return nil
+	}
+	d.Log.Info("superseded", "build", older.ID, "by", newer.ID)
+	if older.State.Final() {
+		ref := store.StatusOf(older)
+		return message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0)
+	}
+	return d.stopLater(ctx, older)
+}
