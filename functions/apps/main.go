@@ -44,7 +44,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := authoring.New(authoring.Deps{Store: stored, Offer: aws.Offer()})
+	files, err := authoring.New(authoring.Deps{Store: stored, Offer: aws.Offer(), Now: time.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ func scripts() []script {
 		{"webhooks", webhooks},
 		{"many pushes", manyPushes},
 		{"schedule", schedule},
+		{"explain", explain},
 		{"cancel", cancelled},
 		{"superseded", superseded},
 	}

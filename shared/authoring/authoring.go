@@ -1,6 +1,6 @@
 // Package authoring is for who writes a pipeline file: what is wrong with a text, what it would do, and what an event
-// would lead to, before anything is pushed. Every method asks package access first, on behalf of a user. It
-// reads no repository and makes no build.
+// would lead to, before anything is pushed; and the files that an app holds in the repository's place. Every method asks package
+// access first, on behalf of a user. It reads no repository and makes no build.
 package authoring
 
 import (
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"runnerhub/shared/access"
 	"runnerhub/shared/ci"
@@ -28,15 +29,16 @@ const (
 type Deps struct {
 	Store *store.Store
 	Offer pipeline.Offer // of this installation
+	Now   func() time.Time
 }
 
-// Authoring checks pipeline files.
+// Authoring checks and stores pipeline files.
 type Authoring struct{ Deps }
 
 // New makes an Authoring.
 func New(d Deps) (*Authoring, error) {
-	if d.Store == nil || len(d.Offer.Platforms) == 0 {
-		return nil, errors.New("authoring: Store and Offer are needed")
+	if d.Store == nil || len(d.Offer.Platforms) == 0 || d.Now == nil {
+		return nil, errors.New("authoring: Store, Offer and Now are needed")
 	}
 	return &Authoring{d}, nil
 }

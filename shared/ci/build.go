@@ -128,6 +128,8 @@ type Build struct {
 	Connection string `json:"connection"`
 	Delivery   string `json:"delivery,omitempty"`
 	StatusKey  string `json:"status_key"`
+	// PipelineVersion is the version of the app's own pipeline files that it was made of; 0: of the repository's.
+	PipelineVersion int `json:"pipeline_version,omitempty"`
 
 	// SupersededBy is the newer build because of which this one was stopped.
 	SupersededBy *Successor `json:"superseded_by,omitempty"`

@@ -41,6 +41,7 @@ type candidate struct {
 	app      ci.App
 	tie      ci.Repository
 	client   *bitbucket.Client
+	held     []store.Pipeline // what the app holds in the repository's place
 	seen     *seen
 	delivery string
 	received time.Time // the delivery
@@ -120,11 +121,15 @@ func (d *Dispatch) subject(ctx context.Context, id string) (c candidate, tied bo
 	if err != nil {
 		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
 	}
+	held, err := d.Store.Pipelines(ctx, id)
+	if err != nil {
+		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
+	}
 	client, err := d.Clients.Client(ctx, tie.Connection)
 	if err != nil {
 		return candidate{}, false, fmt.Errorf("dispatch: %w", err)
 	}
-	return candidate{app: app, tie: tie, client: client, seen: newSeen()}, true, nil
+	return candidate{app: app, tie: tie, client: client, held: held, seen: newSeen()}, true, nil
 }
 
 // changes decides the changes of a push that are not decided. It stops in time for what
@@ -526,6 +531,9 @@ func (d *Dispatch) build(c candidate) store.Build {
 	}
 	if c.branch == "" {
 		_, b.Tag, _ = strings.Cut(c.ref, " ")
+	}
+	if p, ok := c.holds(); ok {
+		b.PipelineVersion = p.Version
 	}
 	return b
 }

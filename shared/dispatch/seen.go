@@ -13,7 +13,7 @@ import (
 // commit, and each call counts against the connection's budget. It is dropped with the
 // delivery, so that the next one looks anew.
 type seen struct {
-	files map[string]reading          // by commit
+	files map[string]reading          // by commit, or version of what the app holds
 	open  map[string][]ci.PullRequest // by branch
 }
 
@@ -39,16 +39,25 @@ type planned struct {
 	plan pipeline.Plan
 }
 
-// read looks for the pipeline file at the candidate's commit.
-func (d *Dispatch) read(ctx context.Context, c candidate) (reading, error) {
-	if known, ok := c.seen.files[c.commit]; ok {
+// read looks for the pipeline file that the app holds, or else at the candidate's commit.
+func (d *Dispatch) read(ctx context.Context, c candidate) (found reading, err error) {
+	p, held := c.holds()
+	name := c.commit
+	if held {
+		name = fmt.Sprint("version ", p.Version)
+	}
+	if known, ok := c.seen.files[name]; ok {
 		return known, nil
 	}
-	found, err := d.lookUp(ctx, c)
+	if held {
+		found, err = d.held(ctx, c.app.ID, p)
+	} else {
+		found, err = d.lookUp(ctx, c)
+	}
 	if err != nil {
 		return reading{}, err
 	}
-	remember(c.seen.files, c.commit, found)
+	remember(c.seen.files, name, found)
 	return found, nil
 }
 
@@ -69,21 +78,26 @@ func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
 		if err != nil {
 			return reading{}, fmt.Errorf("dispatch: reading %s: %w", path, err)
 		}
-		file, problems := pipeline.Parse(text)
-		var plan pipeline.Plan
-		if len(problems) == 0 {
-			plan, problems = file.PlanFor(d.Offer)
-		}
-		if len(problems) > 0 {
-			return reading{problems: problems.InFile(path)}, nil
-		}
-		return reading{file: &planned{file, path, plan}}, nil
+		return d.parsed(path, text), nil
 	}
 	// Without its commit, a missing file says nothing.
 	if _, err := d.commit(ctx, c, c.commit); err != nil {
 		return reading{}, err
 	}
 	return reading{missing: true}, nil
+}
+
+// parsed makes of a text what this installation builds of it.
+func (d *Dispatch) parsed(path string, text []byte) reading {
+	file, problems := pipeline.Parse(text)
+	var plan pipeline.Plan
+	if len(problems) == 0 {
+		plan, problems = file.PlanFor(d.Offer)
+	}
+	if len(problems) > 0 {
+		return reading{problems: problems.InFile(path)}
+	}
+	return reading{file: &planned{file, path, plan}}
 }
 
 // openPullRequests answers those of the candidate's branch.

@@ -1,8 +1,11 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"runnerhub/shared/ci"
@@ -110,4 +113,70 @@ func TestReplay(t *testing.T) {
 	if len(messages) != 2 {
 		t.Errorf("%d messages", len(messages))
 	}
+}
+
+func TestStoredPipelines(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br, _, app := b.app()
+	path, versions := "/api/apps/"+app+"/pipelines", "/api/apps/"+app+"/pipeline-versions"
+	text := func(name string) string { return "name: " + name + "\ntriggers: []\nsteps:\n  - run: make\n" }
+	put := func(branches, text string, version int) answer {
+		return br.do(http.MethodPut, path, map[string]any{"branches": branches, "text": text, "version": version})
+	}
+	if got := br.get(path).want(200).items(); len(got) != 0 {
+		t.Errorf("at first there are %v", got)
+	}
+	first := put("**", text("One"), 0).want(200).json()
+	if first["version"] != 1.0 || first["text"] != text("One") || first["changed_by"] != br.id() || first["branches"] != "**" {
+		t.Errorf("it is %v", first)
+	}
+	put("**", text("Two"), 0).want(409).says("version 1")
+	put("**", text("Two"), 1).want(200)
+	put("**", text("Three"), 1).want(409).says("version 2")
+	put("release/*", text("Release"), 1).want(409).says("no pipeline file")
+	put("release/*", text("Release"), 0).want(200)
+	for field, a := range map[string]answer{"branches": put("feature**", text("x"), 0), "text": put("main", "name: Shop\nsteps: []\ntrigers: [push]\n", 0)} {
+		if got := a.want(400).text("field"); got != field {
+			t.Errorf("the field is %s", got)
+		}
+		if problems, _ := a.json()["problems"].([]any); (len(problems) >= 2) != (field == "text") {
+			t.Errorf("%s: the problems are %v", field, problems)
+		}
+	}
+	put("main", strings.Repeat("x", 1<<20), 0).want(413)
+	put("main", "# "+strings.Repeat("x", 256<<10), 0).want(400)
+	list := br.get(path).want(200).items()
+	if len(list) != 2 || list[0]["version"] != 2.0 || list[1]["branches"] != "release/*" {
+		t.Errorf("there are %v", list)
+	}
+	one := path + "/" + first["id"].(string)
+	br.do(http.MethodDelete, one, nil).want(400)
+	br.do(http.MethodDelete, one+"?version=1", nil).want(409)
+	br.do(http.MethodDelete, one+"?version=2", nil).want(204)
+	br.do(http.MethodDelete, one+"?version=2", nil).want(404)
+	history := br.get(versions).want(200).items()
+	if len(history) != 4 || history[0]["deleted"] != true || history[0]["version"] != 4.0 || history[3]["version"] != 1.0 {
+		t.Errorf("the versions are %v", history)
+	}
+	if got := br.get(versions + "/1").want(200).text("text"); got != text("One") {
+		t.Errorf("version 1 is %q", got)
+	}
+	br.get(versions + "/9").want(404)
+	br.get(versions + "/x").want(400)
+	// Races: of several at once, one is first. The most is 20.
+	var group sync.WaitGroup
+	statuses := make([]int, 8)
+	for i := range statuses {
+		group.Go(func() { statuses[i] = put("**", text(fmt.Sprint("Race", i)), 0).status })
+	}
+	group.Wait()
+	slices.Sort(statuses)
+	if statuses[0] != 200 || statuses[1] != 409 {
+		t.Errorf("of many at once: %v", statuses)
+	}
+	for i := range 18 {
+		put(fmt.Sprint("b", i), text("x"), 0).want(200)
+	}
+	put("one-more", text("x"), 0).want(409).says("20 pipeline files")
 }

@@ -63,6 +63,12 @@ func permissions() map[string][6]int {
 		"GET /api/builds/{absent}/log":                   {404, 404, 404, 404, 404, 401},
 		"POST /api/workspaces/{absent}/apps":             {404, 404, 404, 404, 404, 401},
 		"POST /api/workspaces/{absent}/connections":      {404, 404, 404, 404, 404, 401},
+
+		"GET /api/apps/{app}/pipelines":                   {200, 200, 200, 200, 404, 401},
+		"PUT /api/apps/{app}/pipelines":                   {409, 200, 403, 403, 404, 401}, // the admin was first
+		"DELETE /api/apps/{app}/pipelines/{pipeline}":     {404, 404, 403, 403, 404, 401},
+		"GET /api/apps/{app}/pipeline-versions":           {200, 200, 200, 200, 404, 401},
+		"GET /api/apps/{app}/pipeline-versions/{version}": {404, 404, 404, 404, 404, 401},
 	}
 }
 
@@ -88,6 +94,7 @@ func TestRoles(t *testing.T) {
 		"PUT /api/apps/{app}/repository":               tie(connection, shop),
 		"POST /api/apps/{app}/schedules":               nightly(),
 		"PATCH /api/schedules/{schedule}":              map[string]bool{"active": false},
+		"PUT /api/apps/{app}/pipelines":                map[string]any{"branches": "**", "text": "name: Shop\ntriggers: []\nsteps:\n  - run: make\n", "version": 0},
 		"POST /api/apps/{app}/pipeline/check":          map[string]string{"text": "steps: []"},
 		"PATCH /api/schedules/{absent}":                map[string]bool{"active": false},
 	}
@@ -107,6 +114,7 @@ func TestRoles(t *testing.T) {
 		if strings.HasSuffix(path, "/repositories") {
 			path += "?workspace=acme"
 		}
+		path = strings.NewReplacer("{pipeline}", "nosuchfile?version=1", "{version}", "999").Replace(path)
 		for i := len(callers) - 1; i >= 0; i-- { // the owner, who can delete, is the last
 			caller := callers[i].clone()
 			path := path

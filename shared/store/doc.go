@@ -36,6 +36,9 @@
 //	APP#{app}                       COUNTER                      the number of its last build
 //	APP#{app}                       BUILD#{number, 10 digits}    → build (newest first by reading backwards)
 //	APP#{app}                       DELIVERY#{time}#{delivery}   → delivery
+//	APP#{app}                       PIPELINES                    the pipeline files it holds, without their texts
+//	APP#{app}                       PIPELINE#{version}           a version of one: for which branches, by whom, when
+//	APP#{app}                       PIPELINETEXT#{version}       its text
 //	APP#{app}                       SCHEDULE#{schedule}          a schedule
 //	APP#{app}                       VARIABLE#{name}              a variable, sealed
 //	REPOSITORY#{bitbucket uuid}     APP#{app}                    → an app that builds it
