@@ -479,7 +479,7 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 	b.Group, b.Old = c.group(file), c.old
 	b.Supersedes = file.Concurrency.CancelInProgress || c.app.CancelSuperseded
 	b.Reason = "waits for a runner"
-	b.DueAt = d.Now().Add(startLimit)
+	b.DueAt = b.CreatedAt.Add(WaitLimit) // until then the sweep looks at the line as a whole
 	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict)
 	if fault.Is(err, fault.TooLarge) {
 		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")

@@ -135,6 +135,9 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 		}
 		if known != 0 && shown.Refname != b.Refname && n.BranchKey != "" {
 			b.StatusKey = n.BranchKey
+			if shown, known, err = find[Status](ctx, s, statusKey(StatusOf(b)), "status"); err != nil {
+				return err
+			}
 		}
 		var c change
 		if n.Change != "" {
@@ -151,9 +154,7 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.CreatedAt}, table.Absent())
 			c.due(DueBuild, b.ID, time.Time{}, b.DueAt)
 		}
-		if err := s.wantStatus(ctx, &c, b); err != nil {
-			return err
-		}
+		s.wantStatus(&c, b, shown, known)
 		b.Version = 1
 		return s.commit(ctx, &c)
 	})
@@ -277,9 +278,11 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			}
 		}
 		if b.State.Status() != old.State.Status() {
-			if err := s.wantStatus(ctx, c, *b); err != nil {
+			st, version, err := find[Status](ctx, s, statusKey(StatusOf(*b)), "status")
+			if err != nil {
 				return err
 			}
+			s.wantStatus(c, *b, st, version)
 		}
 	}
 	if old.Attempt == "" && (b.Attempt != "" || b.State.Final()) {

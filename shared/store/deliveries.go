@@ -42,11 +42,17 @@ func (s *Store) Delivery(ctx context.Context, id string) (Delivery, error) {
 // what somebody decided who has not heard of a replay.
 func (s *Store) PutDelivery(ctx context.Context, d Delivery) (Delivery, error) {
 	out := d
+	fresh := d.Version == 0 // most are put once: looking at what is there can wait for a conflict
 	err := s.again(ctx, func() error {
-		old, version, err := find[Delivery](ctx, s, deliveryKey(d.ID), "delivery")
-		if err != nil {
-			return err
+		var old Delivery
+		var version int64
+		var err error
+		if !fresh {
+			if old, version, err = find[Delivery](ctx, s, deliveryKey(d.ID), "delivery"); err != nil {
+				return err
+			}
 		}
+		fresh = false
 		if version != 0 && (!old.DecidedAt.IsZero() || old.Replays > d.Replays) {
 			out = old
 			return nil

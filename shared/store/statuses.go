@@ -90,18 +90,11 @@ func (s *Store) Status(ctx context.Context, r StatusRef) (Status, error) {
 	return st, err
 }
 
-// wantStatus adds what b says to the status of its commit, unless a newer build
+// wantStatus adds what b says to the status of its commit, which was read as st under version, unless a newer build
 // speaks for it.
-func (s *Store) wantStatus(ctx context.Context, c *change, b Build) error {
-	st, version, err := find[Status](ctx, s, statusKey(StatusOf(b)), "status")
-	if err != nil {
-		return err
-	}
-	if version != 0 && st.Number > b.Number {
-		return nil
-	}
-	if st.Build == b.ID && st.State == b.State.Status() {
-		return nil
+func (s *Store) wantStatus(c *change, b Build, st Status, version int64) {
+	if version != 0 && st.Number > b.Number || st.Build == b.ID && st.State == b.State.Status() {
+		return
 	}
 	was := st.DueAt
 	if version == 0 {
@@ -113,7 +106,6 @@ func (s *Store) wantStatus(ctx context.Context, c *change, b Build) error {
 	st.DueAt = s.now().Add(unposted)
 	c.put(statusKey(st.Ref()), st, unlessVersion(version))
 	c.due(DueStatus, st.Ref().String(), was, st.DueAt)
-	return nil
 }
 
 // ChangeStatus edits a status under its version. edit may be run several times,

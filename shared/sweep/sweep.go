@@ -274,10 +274,10 @@ func (s *Sweep) unheard(ctx context.Context, b store.Build, state runner.State) 
 	}}, 0)
 }
 
-// waiting ends a build that waited too long, and looks at the others again later.
+// waiting ends a build that waited too long. Until then there is nothing to look at: the line is looked at as a whole.
 func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
-	if s.Now().Sub(b.CreatedAt) < s.WaitLimit {
-		return s.postpone(ctx, b, again)
+	if left := b.CreatedAt.Add(s.WaitLimit).Sub(s.Now()); left > 0 {
+		return s.postpone(ctx, b, left)
 	}
 	b, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
 		if b.Attempt != "" || b.State.Final() {

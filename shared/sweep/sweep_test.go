@@ -248,10 +248,14 @@ func TestWaitedTooLong(t *testing.T) {
 		push(b, n)
 	}
 	b.Pump() // two are at work and stay there
-	for range 25 {
+	due := b.TheBuild().DueAt
+	for hour := range 25 {
 		b.Clock.Add(time.Hour)
 		b.Must(b.Sweep.Run(t.Context()))
 		b.Drop()
+		if made := b.TheBuild(); hour < 23 && !made.DueAt.Equal(due) {
+			t.Fatalf("a build that waits was looked at after %d hours", hour+1)
+		}
 	}
 	if made := b.TheBuild(); made.State != ci.Errored || !strings.Contains(made.Reason, "past the limit of "+dispatch.WaitLimit.String()) {
 		t.Errorf("%s: %s", made.State, made.Reason)
