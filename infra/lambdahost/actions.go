@@ -159,6 +159,39 @@ func tableNeeds(action string, body []byte, arn func(table string) string) ([]ne
 	return nil, fmt.Errorf("no permission is known for it")
 }
 
+// units is what a call to DynamoDB is charged (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/capacity-mode.html): two
+// write units for each begun KB of each item in a transaction, one read unit for each begun 4 KB of a consistent read. An item that is
+// deleted is not seen, and taken for a short one.
+func units(action string, body, answer []byte) int {
+	if action != "TransactWriteItems" {
+		return max(1, (len(answer)+4095)/4096)
+	}
+	type values map[string]struct{ S, N string }
+	var in struct {
+		TransactItems []map[string]struct {
+			Key                       values
+			ExpressionAttributeValues values
+		}
+	}
+	if json.Unmarshal(body, &in) != nil {
+		return 0 // it was read before
+	}
+	all := 0
+	for _, item := range in.TransactItems {
+		for _, part := range item {
+			size := len("pkskversionbodywritten_by")
+			for _, v := range part.Key {
+				size += len(v.S) + len(v.N)
+			}
+			for _, v := range part.ExpressionAttributeValues {
+				size += len(v.S) + len(v.N)
+			}
+			all += 2 * ((size + 1023) / 1024)
+		}
+	}
+	return all
+}
+
 // buildNeeds are those of a call to CodeBuild, which are about projects.
 func buildNeeds(action string, body []byte, arn func(project string) string) ([]need, error) {
 	var in struct {

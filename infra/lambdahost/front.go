@@ -119,7 +119,7 @@ func (e *entry) invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	answered := make(chan outcome, 1)
 	go func() {
 		body, err := e.function.invoke(ctx, payload)
-		answered <- outcome{body, err}
+		answered <- outcome{body: body, err: err}
 	}()
 	select {
 	case out := <-answered:

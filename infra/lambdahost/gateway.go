@@ -19,11 +19,15 @@ import (
 
 // Call is a call of a function to a service of AWS or to Bitbucket.
 type Call struct {
-	Function string // id
-	Cold     bool   // it is made in the first event of its process
-	Service  string // dynamodb, sqs, kms, …, or bitbucket
-	Action   string // TransactWriteItems, or GET /2.0/user
-	Resource string // its name or ARN; the partition for a table's keys
+	Function   string // id
+	Invocation string // id of the event it is made in; empty between two
+	Cold       bool   // it is made in the first event of its process
+	Service    string // dynamodb, sqs, kms, …, or bitbucket
+	Action     string // TransactWriteItems, or GET /2.0/user
+	Resource   string // its name or ARN; the partition for a table's keys
+	// Units is what DynamoDB charges for the call, write units for a transaction and read units for all else, by the JSON that was sent
+	// or came back; known after the call.
+	Units int
 }
 
 // Name is the call in a few words.
@@ -117,7 +121,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, ask.service, http.StatusForbidden, "UnrecognizedClientException", "nobody has this key")
 		return
 	}
-	call := Call{Function: i.function.ID, Cold: i.cold(), Service: ask.service, Action: ask.action, Resource: ask.resource()}
+	invocation, cold := i.at()
+	call := Call{Function: i.function.ID, Invocation: invocation, Cold: cold, Service: ask.service, Action: ask.action, Resource: ask.resource()}
 	if why := g.refuses(i.function, ask); why != "" {
 		fail(w, ask.service, http.StatusBadRequest, "AccessDeniedException", why)
 		return
@@ -128,6 +133,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, header, text, err := g.send(onward, ask, body)
 	if err != nil {
 		panic(http.ErrAbortHandler) // whatever happened there, the caller learns nothing
+	}
+	if call.Service == "dynamodb" {
+		call.Units = units(call.Action, body, text)
 	}
 	if g.fate(w, i, call, true) {
 		return

@@ -42,6 +42,8 @@ type Deps struct {
 	// Watch is called before and after each call of a function to a service or to
 	// Bitbucket, and decides what becomes of it; may be nil.
 	Watch func(c Call, after bool) Fate
+	// Done is told of each event that a function got, after its end; may be nil.
+	Done func(Invocation)
 	// Output is where the functions' own output goes; may be nil.
 	Output io.Writer
 	Log    *slog.Logger
@@ -52,6 +54,7 @@ type Host struct {
 	Deps
 
 	functions map[string]*function
+	sources   []*source
 	gateway   *gateway
 	services  *wire
 	server    *http.Server
@@ -79,7 +82,6 @@ func New(d Deps) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sources []*source
 	for _, s := range d.Stack.Sources {
 		made := &source{Source: s, host: h, function: h.functions[s.Function]}
 		for _, q := range d.Stack.Queues {
@@ -90,13 +92,13 @@ func New(d Deps) (*Host, error) {
 		if made.function == nil || made.queue.ID == "" || made.BatchSize < 1 || made.BatchSize > 10 {
 			return nil, fmt.Errorf("lambdahost: the event source of %s with queue %s and batches of %d cannot be polled", s.Function, s.Queue, s.BatchSize)
 		}
-		sources = append(sources, made)
+		h.sources = append(h.sources, made)
 	}
 	if h.gateway, err = newGateway(h); err != nil {
 		return nil, err
 	}
 	h.working, h.stop = context.WithCancel(context.Background())
-	for _, s := range sources {
+	for _, s := range h.sources {
 		h.at.Go(func() { s.run(h.working) })
 	}
 	for _, r := range d.Stack.Rates {

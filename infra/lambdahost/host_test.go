@@ -227,7 +227,14 @@ func nobody(t *testing.T) string {
 
 func TestInvocations(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex
+	var ended []Invocation
 	b := newBed(t, nobody(t), func(d *Deps) {
+		d.Done = func(i Invocation) {
+			mu.Lock()
+			defer mu.Unlock()
+			ended = append(ended, i)
+		}
 		d.Stack.Functions[0].Memory = 256
 		d.Stack.Functions[0].Timeout = 8 * time.Second
 		d.Stack.Functions[0].Environment = map[string]string{"SAID": "by the template", "AGENTS": "/opt/agents"}
@@ -241,6 +248,11 @@ func TestInvocations(t *testing.T) {
 		PID  int
 		Left float64
 	}
+	last := func() Invocation {
+		mu.Lock()
+		defer mu.Unlock()
+		return ended[len(ended)-1]
+	}
 	hear := func() (s said) {
 		t.Helper()
 		text, err := b.do(order{})
@@ -253,8 +265,14 @@ func TestInvocations(t *testing.T) {
 	if first.Left < 6 || first.Left > 8 {
 		t.Errorf("%v seconds are left of 8", first.Left)
 	}
+	if i := last(); !i.Cold || i.Function != "WorkFunction" || i.Took <= 0 || i.ID == "" || i.Err != nil {
+		t.Errorf("the first invocation: %+v", i)
+	}
 	if again := hear(); again.PID != first.PID {
 		t.Error("an idle instance was not used again")
+	}
+	if last().Cold {
+		t.Error("the second invocation is told as cold")
 	}
 	var crash *Crash
 	var failure *Failure
@@ -272,6 +290,8 @@ func TestInvocations(t *testing.T) {
 		before := hear()
 		if _, err := b.do(order{Do: test.do}); err == nil || !test.fits(err) {
 			t.Errorf("%s: %v", test.do, err)
+		} else if i := last(); !errors.Is(err, i.Err) {
+			t.Errorf("%s: %+v was told", test.do, i)
 		}
 		if after := hear(); (after.PID != before.PID) != test.fresh {
 			t.Errorf("%s: the instance before was %d, the one after %d", test.do, before.PID, after.PID)
@@ -545,6 +565,9 @@ func batches(t *testing.T, w *wire) {
 		}
 		return state.Visible+state.Hidden+state.Delayed == 1 // the one that always fails
 	})
+	if p := b.Polls("Queue"); p.Deletes != 2 || p.Batches < 4 || b.Polls("another") != (Polls{}) {
+		t.Errorf("the polls were %+v", p)
+	}
 }
 
 func permissions(t *testing.T, w *wire) {
@@ -558,6 +581,7 @@ func permissions(t *testing.T, w *wire) {
 	}
 	var mu sync.Mutex
 	var calls []Call
+	var ended []Invocation
 	fates := map[string]Fate{}
 	b := newBed(t, w.url, func(d *Deps) {
 		d.Stack.Functions[0].Role = "WorkRole"
@@ -574,6 +598,11 @@ func permissions(t *testing.T, w *wire) {
 			}
 			return fates[fmt.Sprint(c.Resource, after)]
 		}
+		d.Done = func(i Invocation) {
+			mu.Lock()
+			defer mu.Unlock()
+			ended = append(ended, i)
+		}
 	})
 	if _, err := b.do(order{Do: "read", File: "HOOK#1"}); err != nil {
 		t.Error(err)
@@ -582,8 +611,12 @@ func permissions(t *testing.T, w *wire) {
 		t.Errorf("%v, denied %v", err, b.Denied())
 	}
 	mu.Lock()
-	if want := (Call{"WorkFunction", true, "dynamodb", "GetItem", "HOOK#1"}); len(calls) != 1 || calls[0] != want {
-		t.Errorf("the calls were %+v", calls)
+	want := Call{Function: "WorkFunction", Cold: true, Service: "dynamodb", Action: "GetItem", Resource: "HOOK#1"}
+	if len(ended) > 0 {
+		want.Invocation = ended[0].ID
+	}
+	if len(calls) != 1 || calls[0] != want || want.Invocation == "" {
+		t.Errorf("the calls were %+v in %+v", calls, ended)
 	}
 	for name, fate := range map[string]Fate{"kill": Kill, "lose": Lose} {
 		fates["HOOK#"+name+"true"] = fate

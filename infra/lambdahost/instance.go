@@ -43,6 +43,16 @@ type invocation struct {
 type outcome struct {
 	body []byte
 	err  error
+	at   time.Time // when it was told, which a process that is gone does not
+}
+
+// Invocation is an event that a function got, after its end.
+type Invocation struct {
+	Function string        // id
+	ID       string        // as calls have it
+	Cold     bool          // the first event of its process
+	Took     time.Duration // from the event to the answer; the start of the process is not in it
+	Err      error
 }
 
 // instance is one execution environment of a function: a process and the Runtime API
@@ -117,18 +127,20 @@ func (f *function) start(ctx context.Context) (*instance, error) {
 // kill ends the process without notice.
 func (i *instance) kill() { _ = i.cmd.Process.Kill() }
 
-// run sends an event and waits for what comes of it.
+// run sends an event, waits for what comes of it, and tells.
 func (i *instance) run(payload []byte) outcome {
 	timeout := i.function.Timeout
 	inv := &invocation{id: requestID(), payload: payload, deadline: time.Now().Add(timeout), outcome: make(chan outcome, 1)}
 	i.mu.Lock()
 	i.current = inv
 	i.served++
+	cold := i.served == 1
 	i.mu.Unlock()
 	select {
 	case <-i.idle:
 	default:
 	}
+	began := time.Now()
 	_ = i.cmd.Process.Signal(syscall.SIGCONT)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -137,6 +149,18 @@ func (i *instance) run(payload []byte) outcome {
 	case <-i.ended:
 		return outcome{err: errGone}
 	}
+	out := i.wait(inv, timer)
+	if done := i.function.host.Done; done != nil {
+		if out.at.IsZero() {
+			out.at = time.Now()
+		}
+		done(Invocation{Function: i.function.ID, ID: inv.id, Cold: cold, Took: out.at.Sub(began), Err: out.err})
+	}
+	return out
+}
+
+// wait waits for the end of an invocation, at the latest until the timer's.
+func (i *instance) wait(inv *invocation, timer *time.Timer) outcome {
 	select {
 	case out := <-inv.outcome:
 		if used := i.memory(); used > i.function.Memory {
@@ -161,7 +185,7 @@ func (i *instance) run(payload []byte) outcome {
 	case <-timer.C:
 		i.kill()
 		<-i.ended
-		return outcome{err: fmt.Errorf("%s timed out after %s", i.function.ID, timeout)}
+		return outcome{err: fmt.Errorf("%s timed out after %s", i.function.ID, i.function.Timeout)}
 	}
 }
 
@@ -189,11 +213,14 @@ func (i *instance) memory() int {
 	return kilobytes >> 10
 }
 
-// cold reports whether the event at work is the first of the process.
-func (i *instance) cold() bool {
+// at answers the event at work, and whether it is the first of the process.
+func (i *instance) at() (invocation string, cold bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.served <= 1
+	if i.current != nil {
+		invocation = i.current.id
+	}
+	return invocation, i.served <= 1
 }
 
 // runtime is the Runtime API: four calls.
@@ -205,7 +232,7 @@ func (i *instance) runtime() http.Handler {
 		if err == nil && len(body) > maxAnswer {
 			err = fmt.Errorf("%s answered more than %d bytes", i.function.ID, maxAnswer)
 		}
-		i.answer(w, r.PathValue("id"), outcome{body, err})
+		i.answer(w, r.PathValue("id"), outcome{body: body, err: err})
 	})
 	mux.HandleFunc("POST "+runtimePath+"/invocation/{id}/error", func(w http.ResponseWriter, r *http.Request) {
 		i.answer(w, r.PathValue("id"), outcome{err: i.fault(r)})
@@ -278,6 +305,7 @@ func (i *instance) answer(w http.ResponseWriter, id string, out outcome) {
 		http.Error(w, "no such invocation", http.StatusForbidden)
 		return
 	}
+	out.at = time.Now()
 	inv.outcome <- out
 	w.WriteHeader(http.StatusAccepted)
 }

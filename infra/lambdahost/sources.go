@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -26,6 +27,29 @@ type source struct {
 	host     *Host
 	function *function
 	queue    template.Queue
+	empty    atomic.Int64
+	batches  atomic.Int64
+	deletes  atomic.Int64
+}
+
+// Polls is what an event source mapping asked of its queue so far.
+type Polls struct {
+	Empty   int // receives that waited and got nothing
+	Batches int // receives that got messages
+	Deletes int // messages deleted, each by a call of its own; Lambda deletes those of a batch together
+}
+
+// Polls answers what the event source mappings of a queue asked of it. Watch sees none of that: on AWS, too, it is not the function that
+// asks.
+func (h *Host) Polls(queue string) (p Polls) {
+	for _, s := range h.sources {
+		if s.queue.ID == queue {
+			p.Empty += int(s.empty.Load())
+			p.Batches += int(s.batches.Load())
+			p.Deletes += int(s.deletes.Load())
+		}
+	}
+	return p
 }
 
 // received is a message as SQS answers it.
@@ -88,6 +112,11 @@ func (s *source) receive(ctx context.Context) ([]received, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(batch.Messages) == 0 {
+		s.empty.Add(1)
+	} else {
+		s.batches.Add(1)
+	}
 	if ctx.Err() != nil {
 		return nil, s.giveBack(context.WithoutCancel(ctx), batch.Messages)
 	}
@@ -142,6 +171,7 @@ func (s *source) deliver(ctx context.Context, messages []received) error {
 		if err != nil {
 			return err
 		}
+		s.deletes.Add(1)
 	}
 	return nil
 }

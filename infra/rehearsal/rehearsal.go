@@ -98,10 +98,13 @@ type Deps struct {
 	Concurrency int
 	// Visibility is as in lambdahost.Provisioning.
 	Visibility time.Duration
-	// Instances, Twice and Watch are as in lambdahost.Deps.
+	// Instances, Twice, Watch and Done are as in lambdahost.Deps.
 	Instances int
 	Twice     bool
 	Watch     func(lambdahost.Call, bool) lambdahost.Fate
+	Done      func(lambdahost.Invocation)
+	// Before stands before the sandbox and passes on what comes to it; nil: nothing does.
+	Before func(*sandbox.Sandbox) http.Handler
 	// Output is where functions and host write; may be nil.
 	Output io.Writer
 }
@@ -175,7 +178,11 @@ func (in *Installation) bitbucket() error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	in.front = &http.Server{Handler: in.Sandbox, ReadHeaderTimeout: 10 * time.Second}
+	var handler http.Handler = in.Sandbox
+	if in.deps.Before != nil {
+		handler = in.deps.Before(in.Sandbox)
+	}
+	in.front = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = in.front.Serve(l) }()
 	return nil
 }
@@ -290,7 +297,7 @@ func (in *Installation) Start() error {
 	host, err := lambdahost.New(lambdahost.Deps{
 		Stack: in.Stack, Region: region, Account: account, Programs: d.Programs.dir, Layers: d.Programs.layers, Listener: l,
 		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: in.scheduler, Forge: in.Forge,
-		Instances: d.Instances, Twice: d.Twice, Watch: d.Watch, Output: d.Output, Log: in.log,
+		Instances: d.Instances, Twice: d.Twice, Watch: d.Watch, Done: d.Done, Output: d.Output, Log: in.log,
 	})
 	if err != nil {
 		return errors.Join(err, l.Close())
