@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -205,6 +206,48 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 	if taken < 500 || refused < 500 {
 		t.Errorf("%d were taken and %d refused: the test compares little", taken, refused)
+	}
+}
+
+// TestSchemaLimits goes up to each limit and one past it.
+func TestSchemaLimits(t *testing.T) {
+	t.Parallel()
+	s := compiled(t)
+	entries := func(n int, entry string) string { return strings.TrimSuffix(strings.Repeat(entry+", ", n), ", ") }
+	steps := func(step string) string { return "name: a\ntriggers: [push]\nsteps: [" + step + "]\n" }
+	triggers := func(list string) string { return "name: a\nsteps: [{run: x}]\ntriggers: [" + list + "]\n" }
+	for _, tt := range []struct {
+		name  string
+		limit int
+		file  func(n int) string
+	}{
+		{"name", maxName, func(n int) string {
+			return "name: " + strings.Repeat("é", n) + "\ntriggers: [push]\nsteps: [{run: x}]\n"
+		}},
+		{"name of a step", maxName, func(n int) string { return steps("{run: x, name: " + strings.Repeat("é", n) + "}") }},
+		{"group", maxName, func(n int) string { return minimal + "concurrency: {group: " + strings.Repeat("é", n) + "}\n" }},
+		{"key of a cache", maxName, func(n int) string { return minimal + "cache: {paths: a, key: " + strings.Repeat("é", n) + "}\n" }},
+		{"branch", maxGlob, func(n int) string { return triggers("{event: push, branches: " + strings.Repeat("é", n) + "}") }},
+		{"path", maxGlob, func(n int) string { return triggers("{event: push, paths: " + strings.Repeat("é", n) + "}") }},
+		{"cached file", maxGlob, func(n int) string { return minimal + "cache: {paths: " + strings.Repeat("é", n) + "}\n" }},
+		{"version", maxWord, func(n int) string { return minimal + "environment: {node: v" + strings.Repeat("1", n-1) + "}\n" }},
+		{"image", maxImage, func(n int) string { return minimal + "image: " + strings.Repeat("a", n) + "\n" }},
+		{"timeout", maxTimeoutMinutes, func(n int) string { return minimal + "timeout: " + strconv.Itoa(n) + "\n" }},
+		{"timeout of a step", maxTimeoutMinutes, func(n int) string { return steps("{run: x, timeout: " + strconv.Itoa(n) + "}") }},
+		{"steps", maxEntries, func(n int) string { return steps(entries(n, "{run: x}")) }},
+		{"triggers", maxEntries, func(n int) string { return triggers(entries(n, "push")) }},
+		{"branches", maxEntries, func(n int) string { return triggers("{event: push, branches: [" + entries(n, "a") + "]}") }},
+		{"excluded tags", maxEntries, func(n int) string { return triggers("{event: push, tags: {exclude: [" + entries(n, "a") + "]}}") }},
+		{"artifacts", maxEntries, func(n int) string { return minimal + "artifacts: [" + entries(n, "a") + "]\n" }},
+		{"variables", maxEntries, func(n int) string { return minimal + "environment: {variables: {" + variables(n) + "}}\n" }},
+		{"env", maxEntries, func(n int) string { return steps("{run: x, env: {" + variables(n) + "}}") }},
+	} {
+		if accepted, _ := compare(t, s, []byte(tt.file(tt.limit))); !accepted {
+			t.Errorf("%s: %d is refused", tt.name, tt.limit)
+		}
+		if _, refused := compare(t, s, []byte(tt.file(tt.limit+1))); !refused {
+			t.Errorf("%s: %d is taken", tt.name, tt.limit+1)
+		}
 	}
 }
 
