@@ -345,6 +345,11 @@ steps:
 17:19: steps[11].env: found a list, expected a map: lines of "key: value"`,
 		},
 
+		// A ! that yaml.v3 drops, behind line ends of other kinds.
+		{"! behind CRLF", "name: a\r\ntriggers: [push]\r\nsteps:\r\n- run: ! x\r\n", `4:8: steps[0].run: found ! at the start, which YAML reads as a tag: put the value in quotes`},
+		{"! behind CR", "name: a\rtriggers: [push]\rsteps:\r- run: ! x\r", `4:8: steps[0].run: found ! at the start, which YAML reads as a tag: put the value in quotes`},
+		{"! behind a line separator", "name: a # \u2028triggers: [push]\nsteps: [{run: ! x}]\n", `3:15: steps[0].run: found ! at the start, which YAML reads as a tag: put the value in quotes`},
+
 		// Nothing, in the ways YAML has to say it.
 		{"null name", "name: null\ntriggers: [push]\nsteps: [{run: x}]\n", `1:7: name: found null, which YAML reads as nothing, expected text: put it in quotes`},
 		{
