@@ -1,6 +1,6 @@
 // Command dispatch decides what deliveries lead to, admits builds, starts and stops them.
 //
-// Trigger: batches of the queue deliveries. Timeout: 60 s; each message of a batch has until 5 s before.
+// Trigger: batches of the queue deliveries. Timeout: 60 s; each message of a batch has until 12 s before.
 //
 // Retries: a message that fails is delivered again, alone, after a pause of 1 s, 2 s, 4 s … up to 5 minutes, or as long as Bitbucket
 // asked for. After 20 deliveries it is a dead letter, which raises an alarm and can be sent back.

@@ -1,6 +1,6 @@
 // Command report takes what runners say of builds, and brings commits' statuses in line.
 //
-// Trigger: batches of the queue reports, and what EventBridge tells of the project's builds. Timeout: 60 s; each message has until 5 s before.
+// Trigger: batches of the queue reports, and what EventBridge tells of the project's builds. Timeout: 60 s; each message has until 12 s before.
 //
 // Retries: a message that fails is delivered again, alone, after a pause of 1 s, 2 s, 4 s … up to 5 minutes, or as long as Bitbucket
 // asked for; after 20 deliveries it is a dead letter. Lambda tries an event that fails twice more, and keeps it then; the sweep finds what it would have said.

@@ -16,6 +16,7 @@ import (
 	"runnerhub/shared/fault"
 	"runnerhub/shared/lambdaio"
 	"runnerhub/shared/message"
+	"runnerhub/shared/pipeline"
 	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 )
@@ -259,5 +260,13 @@ func TestChanges(t *testing.T) {
 				t.Errorf("%s: sent %s, %v", name, c.sent[0], err)
 			}
 		}
+	}
+}
+
+// An image that a pipeline file names would start the agent and hold the connection's token while it clones.
+func TestFilesChooseNoImage(t *testing.T) {
+	t.Parallel()
+	if slices.Contains(Offer().Features, pipeline.Image) {
+		t.Error("whoever can push a pipeline file can name an image that keeps the token")
 	}
 }

@@ -30,10 +30,11 @@ import (
 // RunnerName is under which name builds wait for CodeBuild.
 const RunnerName = "codebuild"
 
-// Offer is what builds on CodeBuild are given; what else a pipeline file asks for is refused.
+// Offer is what builds on CodeBuild are given; what else a pipeline file asks for is refused. An image of the file's choice
+// is: its shell starts the agent and its git gets the connection's token, which is good for more than one repository.
 func Offer() pipeline.Offer {
 	return pipeline.Offer{
-		Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Groups, pipeline.Image, pipeline.StepTimeouts},
+		Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Groups, pipeline.StepTimeouts},
 	}
 }
 

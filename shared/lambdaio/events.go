@@ -114,9 +114,10 @@ func (h eventHandler) due(ctx context.Context, by time.Time) error {
 	return h.Due(ctx, by)
 }
 
-// Of an invocation the last part is not for handlers: what they leave has to be told.
+// Of an invocation the last part is not for handlers: when their time is over, some still record what came of a call
+// to Bitbucket or to a runner, for up to 10 seconds, and what they leave has to be told.
 const (
-	forPauses = 5 * time.Second
+	forPauses = 12 * time.Second
 	forAnswer = 500 * time.Millisecond
 )
 
