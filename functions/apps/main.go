@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/offers"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/authoring"
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/httpapi"
@@ -44,9 +46,9 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := authoring.New(authoring.Deps{Store: stored, Offer: aws.Offer(), Now: time.Now})
+	files, err := authoring.New(authoring.Deps{Store: stored, Offer: offers.CodeBuild(), Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, callers, httpapi.Apps(things), httpapi.Pipelines(files))
+	return web.Serve(e, callers, httpapi.Apps(things), httpapi.Pipelines(files))
 }

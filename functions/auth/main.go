@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
 	"runnerhub/shared/httpapi"
@@ -36,11 +38,11 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
+	bb, err := forge.Bitbucket(e)
 	if err != nil {
 		return nil, err
 	}
-	grants, err := aws.Grants(e, stored, bb)
+	grants, err := forge.Grants(e, stored, bb)
 	if err != nil {
 		return nil, err
 	}
@@ -61,5 +63,5 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, people, httpapi.Auth(people, connections))
+	return web.Serve(e, people, httpapi.Auth(people, connections))
 }

@@ -13,11 +13,16 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/buildlogs"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/queues"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/control"
 	"runnerhub/shared/httpapi"
@@ -30,36 +35,31 @@ func main() { aws.Run(start) }
 
 func start(e aws.Environment) (lambda.Handler, error) {
 	stored, err := aws.Store(e)
+	bb, err2 := forge.Bitbucket(e)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, err
+	}
+	grants, err := forge.Grants(e, stored, bb)
+	deliveries, err2 := queues.Deliveries(e)
+	reports, err3 := queues.Reports(e)
+	logs, err4 := buildlogs.Open(e)
+	agents, err5 := aws.Agents(e)
+	public, err6 := aws.PublicURL(e)
+	pages, err7 := aws.WebURL(e)
+	if err := errors.Join(err, err2, err3, err4, err5, err6, err7); err != nil {
+		return nil, err
+	}
+	told, err := report.New(report.Deps{
+		Store: stored, Grants: grants, Deliveries: deliveries, Reports: reports, PublicURL: public, Now: time.Now, NewID: random.ID, Log: e.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
+	orders, err := control.New(control.Deps{Store: stored, Deliveries: deliveries, Reports: reports, Now: time.Now, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}
-	d := report.Deps{Store: stored, Now: time.Now, NewID: random.ID, Log: e.Log}
-	if d.Grants, err = aws.Grants(e, stored, bb); err != nil {
-		return nil, err
-	}
-	if d.Deliveries, d.Reports, err = aws.Queues(e); err != nil {
-		return nil, err
-	}
-	if d.PublicURL, err = aws.PublicURL(e); err != nil {
-		return nil, err
-	}
-	told, err := report.New(d)
-	if err != nil {
-		return nil, err
-	}
-	orders, err := control.New(control.Deps{Store: stored, Deliveries: d.Deliveries, Reports: d.Reports, Now: time.Now, Log: e.Log})
-	if err != nil {
-		return nil, err
-	}
-	c := catalog.Deps{Store: stored, Queue: d.Deliveries, PublicURL: d.PublicURL, Now: time.Now, NewID: random.ID}
-	if c.Logs, err = aws.Logs(e); err != nil {
-		return nil, err
-	}
-	things, err := catalog.New(c)
+	things, err := catalog.New(catalog.Deps{Store: stored, Queue: deliveries, Logs: logs, PublicURL: public, Now: time.Now, NewID: random.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +67,5 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	web, err := aws.WebURL(e)
-	if err != nil {
-		return nil, err
-	}
-	agents, err := aws.Agents(e)
-	if err != nil {
-		return nil, err
-	}
-	return aws.Serve(e, callers, httpapi.Builds(things, orders, told, web), httpapi.Agents(agents))
+	return web.Serve(e, callers, httpapi.Builds(things, orders, told, pages), httpapi.Agents(agents))
 }

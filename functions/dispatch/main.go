@@ -17,11 +17,17 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/builders"
+	"runnerhub/infra/aws/buildlogs"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/offers"
+	"runnerhub/infra/aws/queues"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/lambdaio"
 	"runnerhub/shared/random"
@@ -31,41 +37,25 @@ func main() { aws.Run(start) }
 
 func start(e aws.Environment) (lambda.Handler, error) {
 	stored, err := aws.Store(e)
-	if err != nil {
+	bb, err2 := forge.Bitbucket(e)
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
-	if err != nil {
+	grants, err := forge.Grants(e, stored, bb)
+	deliveries, err2 := queues.Deliveries(e)
+	reports, err3 := queues.Reports(e)
+	builder, err4 := builders.Starter(e)
+	logs, err5 := buildlogs.Open(e)
+	limits, err6 := builders.Limits(e)
+	public, err7 := aws.PublicURL(e)
+	if err := errors.Join(err, err2, err3, err4, err5, err6, err7); err != nil {
 		return nil, err
 	}
-	d := dispatch.Deps{
-		Store: stored, RunnerName: aws.RunnerName, Offer: aws.Offer(),
+	decide, err := dispatch.New(dispatch.Deps{
+		Store: stored, Clients: grants, Deliveries: deliveries, Reports: reports, Runner: builder, RunnerName: builders.Name,
+		Offer: offers.CodeBuild(), Limits: limits, Address: public, BuildLog: logs,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: e.Log,
-	}
-	if d.Clients, err = aws.Grants(e, stored, bb); err != nil {
-		return nil, err
-	}
-	deliveries, err := aws.Deliveries(e)
-	if err != nil {
-		return nil, err
-	}
-	if d.Reports, err = aws.Reports(e); err != nil {
-		return nil, err
-	}
-	if d.Runner, err = aws.Starter(e); err != nil {
-		return nil, err
-	}
-	if d.BuildLog, err = aws.Logs(e); err != nil {
-		return nil, err
-	}
-	if d.Limits, err = aws.Limits(e); err != nil {
-		return nil, err
-	}
-	if d.Address, err = aws.PublicURL(e); err != nil {
-		return nil, err
-	}
-	d.Deliveries = deliveries
-	decide, err := dispatch.New(d)
+	})
 	if err != nil {
 		return nil, err
 	}

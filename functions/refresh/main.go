@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/forge"
 	"runnerhub/shared/lambdaio"
 	"runnerhub/shared/refresh"
 )
@@ -29,11 +30,11 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
+	bb, err := forge.Bitbucket(e)
 	if err != nil {
 		return nil, err
 	}
-	grants, err := aws.Grants(e, stored, bb)
+	grants, err := forge.Grants(e, stored, bb)
 	if err != nil {
 		return nil, err
 	}

@@ -17,11 +17,15 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/builders"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/queues"
 	"runnerhub/shared/lambdaio"
 	"runnerhub/shared/random"
 	"runnerhub/shared/report"
@@ -31,38 +35,26 @@ func main() { aws.Run(start) }
 
 func start(e aws.Environment) (lambda.Handler, error) {
 	stored, err := aws.Store(e)
-	if err != nil {
+	bb, err2 := forge.Bitbucket(e)
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
-	if err != nil {
+	grants, err := forge.Grants(e, stored, bb)
+	deliveries, err2 := queues.Deliveries(e)
+	reports, err3 := queues.Reports(e)
+	watcher, err4 := builders.Watcher(e)
+	public, err5 := aws.PublicURL(e)
+	if err := errors.Join(err, err2, err3, err4, err5); err != nil {
 		return nil, err
 	}
-	d := report.Deps{Store: stored, Now: time.Now, NewID: random.ID, Log: e.Log}
-	if d.Grants, err = aws.Grants(e, stored, bb); err != nil {
-		return nil, err
-	}
-	if d.Deliveries, err = aws.Deliveries(e); err != nil {
-		return nil, err
-	}
-	reports, err := aws.Reports(e)
-	if err != nil {
-		return nil, err
-	}
-	if d.PublicURL, err = aws.PublicURL(e); err != nil {
-		return nil, err
-	}
-	builds, err := aws.Builds(e)
-	if err != nil {
-		return nil, err
-	}
-	d.Reports = reports
-	told, err := report.New(d)
+	told, err := report.New(report.Deps{
+		Store: stored, Grants: grants, Deliveries: deliveries, Reports: reports, PublicURL: public, Now: time.Now, NewID: random.ID, Log: e.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return lambdaio.Events{
 		Messages: &lambdaio.Messages{Queue: reports, Handle: told.Handle, Name: "reports"},
-		Change:   aws.Changes(builds, reports), Log: e.Log,
+		Change:   builders.Changes(watcher, reports), Log: e.Log,
 	}.Handler()
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/keys"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/consent"
 	"runnerhub/shared/httpapi"
@@ -35,15 +38,15 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	hooks, err := aws.Hooks(e)
+	hooks, err := keys.Hooks(e)
 	if err != nil {
 		return nil, err
 	}
-	bb, err := aws.Bitbucket(e)
+	bb, err := forge.Bitbucket(e)
 	if err != nil {
 		return nil, err
 	}
-	grants, err := aws.Grants(e, stored, bb)
+	grants, err := forge.Grants(e, stored, bb)
 	if err != nil {
 		return nil, err
 	}
@@ -61,5 +64,5 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, callers, httpapi.Repos(connections))
+	return web.Serve(e, callers, httpapi.Repos(connections))
 }

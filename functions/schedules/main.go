@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/timers"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/random"
 	"runnerhub/shared/schedule"
@@ -35,7 +37,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := aws.Timekeeper(e, stored)
+	keeper, err := timers.Keeper(e, stored)
 	if err != nil {
 		return nil, err
 	}
@@ -43,5 +45,5 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, callers, httpapi.Schedules(plans))
+	return web.Serve(e, callers, httpapi.Schedules(plans))
 }

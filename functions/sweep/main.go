@@ -15,11 +15,15 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/builders"
+	"runnerhub/infra/aws/queues"
+	"runnerhub/infra/aws/timers"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/lambdaio"
 	"runnerhub/shared/sweep"
@@ -32,20 +36,17 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := sweep.Deps{Store: stored, RunnerName: aws.RunnerName, WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: e.Log}
-	if d.Deliveries, err = aws.Deliveries(e); err != nil {
+	deliveries, err := queues.Deliveries(e)
+	reports, err2 := queues.Reports(e)
+	watcher, err3 := builders.Watcher(e)
+	keeper, err4 := timers.Keeper(e, stored)
+	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return nil, err
 	}
-	if d.Reports, err = aws.Reports(e); err != nil {
-		return nil, err
-	}
-	if d.Runner, err = aws.Builds(e); err != nil {
-		return nil, err
-	}
-	if d.Timekeeper, err = aws.Timekeeper(e, stored); err != nil {
-		return nil, err
-	}
-	lost, err := sweep.New(d)
+	lost, err := sweep.New(sweep.Deps{
+		Store: stored, Deliveries: deliveries, Reports: reports, Runner: watcher, RunnerName: builders.Name, Timekeeper: keeper,
+		WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: e.Log,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -15,11 +15,15 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/keys"
+	"runnerhub/infra/aws/queues"
+	"runnerhub/infra/aws/web"
 	"runnerhub/shared/httpapi"
 	"runnerhub/shared/ingest"
 )
@@ -28,20 +32,14 @@ func main() { aws.Run(start) }
 
 func start(e aws.Environment) (lambda.Handler, error) {
 	stored, err := aws.Store(e)
-	if err != nil {
-		return nil, err
-	}
-	secrets, err := aws.Hooks(e)
-	if err != nil {
-		return nil, err
-	}
-	deliveries, err := aws.Deliveries(e)
-	if err != nil {
+	secrets, err2 := keys.Hooks(e)
+	deliveries, err3 := queues.Deliveries(e)
+	if err := errors.Join(err, err2, err3); err != nil {
 		return nil, err
 	}
 	accept, err := ingest.New(ingest.Deps{Hooks: stored, Vault: secrets, Queue: deliveries, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
-	return aws.Serve(e, nil, httpapi.Webhook(accept))
+	return web.Serve(e, nil, httpapi.Webhook(accept))
 }

@@ -1,9 +1,11 @@
-// Package aws opens drivers and use cases from the environment of a Lambda function, for
-// the mains in functions/. Beside it lie the nested stacks of template.yaml, which sets
+// Package aws is the environment of a Lambda function, for the mains in functions/, which open
+// drivers and use cases from it. Beside it lie the nested stacks of template.yaml, which sets
 // that environment; the two agree on names, which is tested.
 //
 // Each part is a function of its own that reads the variables it needs, so that a main opens
-// what it uses, needs no other variable, and contains no other code. Nothing here decides anything, and nothing
+// what it uses, needs no other variable, and contains no other code. What every function uses is here; what only some
+// do stands in packages below, one for each service of AWS, because the SDK of a service takes a millisecond or two of
+// every start of a program that imports it. Nothing here decides anything, and nothing
 // calls anybody: what can wait for the first event does.
 package aws
 
@@ -27,8 +29,10 @@ import (
 type Environment struct {
 	Log *slog.Logger
 
+	// Config is how drivers reach AWS.
+	Config sdk.Config
+
 	variables setting.Environment
-	sdk       sdk.Config
 }
 
 // Run is the main of a function: start wires it and answers what takes its events. An error is one line in the log, and
@@ -51,15 +55,15 @@ func Run(start func(Environment) (lambda.Handler, error)) {
 // is for tests.
 func Read(environ []string, log *slog.Logger) (Environment, error) {
 	e := Environment{Log: log, variables: setting.Read(environ)}
-	region, err := e.need("AWS_REGION", "Lambda sets it")
-	id, err2 := e.need("AWS_ACCESS_KEY_ID", "Lambda sets it")
+	region, err := e.Need("AWS_REGION", "Lambda sets it")
+	id, err2 := e.Need("AWS_ACCESS_KEY_ID", "Lambda sets it")
 	if err := errors.Join(err, err2); err != nil {
 		return Environment{}, err
 	}
 	if e.variables["AWS_SECRET_ACCESS_KEY"] == "" {
 		return Environment{}, errors.New("AWS_SECRET_ACCESS_KEY is not set: Lambda sets it")
 	}
-	e.sdk = sdk.Config{
+	e.Config = sdk.Config{
 		Region: region,
 		// They last as long as the process: Lambda starts another one before they end.
 		Credentials: sdk.CredentialsProviderFunc(func(context.Context) (sdk.Credentials, error) {
@@ -71,11 +75,11 @@ func Read(environ []string, log *slog.Logger) (Environment, error) {
 		HTTPClient: newHTTPClient(),
 	}
 	if e.variables["AWS_ENDPOINT_URL"] != "" {
-		endpoint, err := e.url("AWS_ENDPOINT_URL")
+		endpoint, err := e.URL("AWS_ENDPOINT_URL")
 		if err != nil {
 			return Environment{}, err
 		}
-		e.sdk.BaseEndpoint = &endpoint
+		e.Config.BaseEndpoint = &endpoint
 	}
 	return e, nil
 }
@@ -98,8 +102,8 @@ func newHTTPClient() *http.Client {
 	}
 }
 
-// need answers a variable that has to be set; remedy says what to do otherwise.
-func (e Environment) need(name, remedy string) (string, error) {
+// Need answers a variable that has to be set; remedy says what to do otherwise.
+func (e Environment) Need(name, remedy string) (string, error) {
 	v := e.variables[name]
 	if v == "" {
 		return "", fmt.Errorf("%s is not set: %s", name, remedy)
@@ -107,13 +111,24 @@ func (e Environment) need(name, remedy string) (string, error) {
 	return v, nil
 }
 
-// deployed is the remedy for what the template sets.
-const deployed = "template.yaml sets it for the functions that need it; deploy it again"
+// Deployed is the remedy for what the template sets.
+const Deployed = "template.yaml sets it for the functions that need it; deploy it again"
 
-// url answers a variable that is an address.
-func (e Environment) url(name string) (string, error) {
-	if _, err := e.need(name, deployed); err != nil {
+// URL answers a variable that is an address.
+func (e Environment) URL(name string) (string, error) {
+	if _, err := e.Need(name, Deployed); err != nil {
 		return "", err
 	}
 	return setting.URL(name, e.variables[name])
+}
+
+// ConfigOf is Config for a service that has an endpoint of its own, in a variable that is for tests.
+func (e Environment) ConfigOf(name string) (sdk.Config, error) {
+	config := e.Config
+	if e.variables[name] == "" {
+		return config, nil
+	}
+	endpoint, err := e.URL(name)
+	config.BaseEndpoint = &endpoint
+	return config, err
 }

@@ -1,7 +1,6 @@
-package aws
+package aws_test
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -11,14 +10,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"runnerhub/shared/fault"
-	"runnerhub/shared/lambdaio"
-	"runnerhub/shared/message"
-	"runnerhub/shared/pipeline"
-	"runnerhub/shared/queue"
-	"runnerhub/shared/runner"
+	"runnerhub/infra/aws"
+	"runnerhub/infra/aws/builders"
+	"runnerhub/infra/aws/buildlogs"
+	"runnerhub/infra/aws/forge"
+	"runnerhub/infra/aws/keys"
+	"runnerhub/infra/aws/queues"
+	"runnerhub/infra/aws/timers"
+	"runnerhub/infra/aws/web"
 )
 
 // lambdas is what Lambda sets, and the tests' endpoint.
@@ -42,9 +42,9 @@ func deployment() map[string]string {
 	}
 }
 
-func read(t *testing.T, variables map[string]string) Environment {
+func read(t *testing.T, variables map[string]string) aws.Environment {
 	t.Helper()
-	e, err := Read(pairs(variables), slog.New(slog.DiscardHandler))
+	e, err := aws.Read(pairs(variables), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,39 +64,39 @@ func TestPartsReadTheirOwn(t *testing.T) {
 	t.Parallel()
 	bitbucket := []string{"PUBLIC_URL", "BITBUCKET_API_URL", "BITBUCKET_WEB_URL", "BITBUCKET_CLIENT_ID", "BITBUCKET_CLIENT_SECRET"}
 	for name, test := range map[string]struct {
-		open  func(Environment) error
+		open  func(aws.Environment) error
 		needs []string
 	}{
-		"public address": {func(e Environment) error { _, err := PublicURL(e); return err }, []string{"PUBLIC_URL"}},
-		"web address":    {func(e Environment) error { _, err := WebURL(e); return err }, []string{"BITBUCKET_WEB_URL"}},
-		"limits":         {func(e Environment) error { _, err := Limits(e); return err }, []string{"RUNNERHUB_CONCURRENCY"}},
-		"store":          {func(e Environment) error { _, err := Store(e); return err }, []string{"RUNNERHUB_TABLE"}},
-		"deliveries":     {func(e Environment) error { _, err := Deliveries(e); return err }, []string{"RUNNERHUB_DELIVERIES_QUEUE"}},
-		"reports":        {func(e Environment) error { _, err := Reports(e); return err }, []string{"RUNNERHUB_REPORTS_QUEUE"}},
-		"hooks":          {func(e Environment) error { _, err := Hooks(e); return err }, []string{"RUNNERHUB_HOOKS_KEY"}},
-		"bitbucket":      {func(e Environment) error { _, err := Bitbucket(e); return err }, bitbucket},
-		"grants": {func(e Environment) error {
-			stored, err := Store(e)
-			bb, err2 := Bitbucket(e)
+		"public address": {func(e aws.Environment) error { _, err := aws.PublicURL(e); return err }, []string{"PUBLIC_URL"}},
+		"web address":    {func(e aws.Environment) error { _, err := aws.WebURL(e); return err }, []string{"BITBUCKET_WEB_URL"}},
+		"limits":         {func(e aws.Environment) error { _, err := builders.Limits(e); return err }, []string{"RUNNERHUB_CONCURRENCY"}},
+		"store":          {func(e aws.Environment) error { _, err := aws.Store(e); return err }, []string{"RUNNERHUB_TABLE"}},
+		"deliveries":     {func(e aws.Environment) error { _, err := queues.Deliveries(e); return err }, []string{"RUNNERHUB_DELIVERIES_QUEUE"}},
+		"reports":        {func(e aws.Environment) error { _, err := queues.Reports(e); return err }, []string{"RUNNERHUB_REPORTS_QUEUE"}},
+		"hooks":          {func(e aws.Environment) error { _, err := keys.Hooks(e); return err }, []string{"RUNNERHUB_HOOKS_KEY"}},
+		"bitbucket":      {func(e aws.Environment) error { _, err := forge.Bitbucket(e); return err }, bitbucket},
+		"grants": {func(e aws.Environment) error {
+			stored, err := aws.Store(e)
+			bb, err2 := forge.Bitbucket(e)
 			if err := errors.Join(err, err2); err != nil {
 				return err
 			}
-			_, err = Grants(e, stored, bb)
+			_, err = forge.Grants(e, stored, bb)
 			return err
 		}, append([]string{"RUNNERHUB_TABLE", "RUNNERHUB_TOKENS_KEY"}, bitbucket...)},
-		"timekeeper": {func(e Environment) error {
-			stored, err := Store(e)
+		"timekeeper": {func(e aws.Environment) error {
+			stored, err := aws.Store(e)
 			if err != nil {
 				return err
 			}
-			_, err = Timekeeper(e, stored)
+			_, err = timers.Keeper(e, stored)
 			return err
 		}, []string{"RUNNERHUB_TABLE", "RUNNERHUB_SCHEDULE_GROUP", "RUNNERHUB_SCHEDULE_ROLE", "RUNNERHUB_DELIVERIES_QUEUE_ARN"}},
-		"builds":  {func(e Environment) error { _, err := Builds(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT"}},
-		"starter": {func(e Environment) error { _, err := Starter(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT", "RUNNERHUB_LOG_GROUP"}},
-		"logs":    {func(e Environment) error { _, err := Logs(e); return err }, []string{"RUNNERHUB_LOG_GROUP"}},
-		"agents":  {func(e Environment) error { _, err := Agents(e); return err }, []string{"RUNNERHUB_AGENTS"}},
-		"api":     {func(e Environment) error { _, err := Serve(e, nil); return err }, []string{"PUBLIC_URL"}},
+		"builds":  {func(e aws.Environment) error { _, err := builders.Watcher(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT"}},
+		"starter": {func(e aws.Environment) error { _, err := builders.Starter(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT", "RUNNERHUB_LOG_GROUP"}},
+		"logs":    {func(e aws.Environment) error { _, err := buildlogs.Open(e); return err }, []string{"RUNNERHUB_LOG_GROUP"}},
+		"agents":  {func(e aws.Environment) error { _, err := aws.Agents(e); return err }, []string{"RUNNERHUB_AGENTS"}},
+		"api":     {func(e aws.Environment) error { _, err := web.Serve(e, nil); return err }, []string{"PUBLIC_URL"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -122,12 +122,12 @@ func TestWrongValuesAreNamed(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		value string
-		open  func(Environment) error
+		open  func(aws.Environment) error
 	}{
-		"PUBLIC_URL":                 {"ci.example.com", func(e Environment) error { _, err := PublicURL(e); return err }},
-		"RUNNERHUB_DELIVERIES_QUEUE": {"deliveries", func(e Environment) error { _, err := Deliveries(e); return err }},
-		"RUNNERHUB_CONCURRENCY":      {"many", func(e Environment) error { _, err := Limits(e); return err }},
-		"BITBUCKET_API_URL":          {"http://api.example.com/2.0", func(e Environment) error { _, err := Bitbucket(e); return err }},
+		"PUBLIC_URL":                 {"ci.example.com", func(e aws.Environment) error { _, err := aws.PublicURL(e); return err }},
+		"RUNNERHUB_DELIVERIES_QUEUE": {"deliveries", func(e aws.Environment) error { _, err := queues.Deliveries(e); return err }},
+		"RUNNERHUB_CONCURRENCY":      {"many", func(e aws.Environment) error { _, err := builders.Limits(e); return err }},
+		"BITBUCKET_API_URL":          {"http://api.example.com/2.0", func(e aws.Environment) error { _, err := forge.Bitbucket(e); return err }},
 	} {
 		variables := lambdas()
 		maps.Copy(variables, deployment())
@@ -143,14 +143,14 @@ func TestReadRefuses(t *testing.T) {
 	for _, name := range []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
 		variables := lambdas()
 		delete(variables, name)
-		_, err := Read(pairs(variables), slog.New(slog.DiscardHandler))
+		_, err := aws.Read(pairs(variables), slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
 	variables := lambdas()
 	variables["AWS_ENDPOINT_URL"] = "nowhere"
-	if _, err := Read(pairs(variables), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+	if _, err := aws.Read(pairs(variables), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
 		t.Errorf("with an endpoint that is none: %v", err)
 	}
 }
@@ -158,11 +158,13 @@ func TestReadRefuses(t *testing.T) {
 func TestAllowed(t *testing.T) {
 	t.Parallel()
 	e := read(t, lambdas())
-	if got := Allowed(e); len(got) != 0 {
+	if got := aws.Allowed(e); len(got) != 0 {
 		t.Errorf("allowed by nobody: %q", got)
 	}
-	e.variables["ALLOWED_BITBUCKET_WORKSPACES"] = deployment()["ALLOWED_BITBUCKET_WORKSPACES"]
-	if got := Allowed(e); !slices.Equal(got, []string{"acme", "beta"}) {
+	variables := lambdas()
+	variables["ALLOWED_BITBUCKET_WORKSPACES"] = deployment()["ALLOWED_BITBUCKET_WORKSPACES"]
+	e = read(t, variables)
+	if got := aws.Allowed(e); !slices.Equal(got, []string{"acme", "beta"}) {
 		t.Errorf("allowed: %q", got)
 	}
 }
@@ -183,11 +185,11 @@ func TestEndpoints(t *testing.T) {
 	maps.Copy(variables, deployment())
 	variables["AWS_ENDPOINT_URL"], variables["AWS_ENDPOINT_URL_CODEBUILD"] = serve(), serve()
 	e := read(t, variables)
-	stored, err := Store(e)
+	stored, err := aws.Store(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	builds, err := Builds(e)
+	builds, err := builders.Watcher(e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,66 +209,11 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("%s was asked %s of %s", test.target, r.Header.Get("X-Amz-Target"), r.Host)
 		}
 	}
-	agents, err := Agents(e)
+	agents, err := aws.Agents(e)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fs.ReadFile(agents, "linux-amd64.gz"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the agents are there: %v", err)
-	}
-}
-
-// told is CodeBuild with one build, and a queue.
-type told struct {
-	event runner.Event
-	err   error
-	sent  []string
-}
-
-func (c *told) Event(_ context.Context, id string) (runner.Event, error) {
-	if id != "arn:build" {
-		return runner.Event{}, fault.New(fault.NotFound, "no such build")
-	}
-	return c.event, c.err
-}
-
-func (c *told) Publish(_ context.Context, body []byte, _ time.Duration) error {
-	c.sent = append(c.sent, string(body))
-	return nil
-}
-
-func TestChanges(t *testing.T) {
-	t.Parallel()
-	event := runner.Event{Build: "b", Attempt: "a", Ref: "project:1", State: runner.State{Phase: runner.Running}, At: time.Unix(1700000000, 0).UTC()}
-	for name, test := range map[string]struct {
-		change lambdaio.Change
-		err    error
-		sent   int
-		want   fault.Kind
-	}{
-		"a build":       {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:build"}, nil, 1, 0},
-		"another build": {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:other"}, nil, 0, fault.NotFound},
-		"out of reach":  {lambdaio.Change{Runner: lambdaio.CodeBuild, ARN: "arn:build"}, fault.New(fault.Unavailable, "x"), 0, fault.Unavailable},
-		"a task":        {lambdaio.Change{Runner: lambdaio.Fargate, ARN: "arn:build"}, nil, 0, fault.NotFound},
-	} {
-		c := &told{event: event, err: test.err}
-		err := Changes(c, c)(t.Context(), test.change)
-		if (err != nil) != (test.want != 0) || err != nil && !fault.Is(err, test.want) || len(c.sent) != test.sent {
-			t.Errorf("%s: %v, sent %q", name, err, c.sent)
-		}
-		if test.sent == 1 {
-			m, err := message.Read[message.Report](queue.Message{Body: []byte(c.sent[0])})
-			if err != nil || m.Runner == nil || *m.Runner != event {
-				t.Errorf("%s: sent %s, %v", name, c.sent[0], err)
-			}
-		}
-	}
-}
-
-// An image that a pipeline file names would start the agent and hold the connection's token while it clones.
-func TestFilesChooseNoImage(t *testing.T) {
-	t.Parallel()
-	if slices.Contains(Offer().Features, pipeline.Image) {
-		t.Error("whoever can push a pipeline file can name an image that keeps the token")
 	}
 }

@@ -277,7 +277,8 @@ const (
 			environmentsAgree,
 			map[string]string{
 				"template.yaml":          "Resources:\n  AuthFunction: {Type: 'AWS::Serverless::Function', Properties: {Environment: {Variables: {RUNNERHUB_TABLE: a, RUNNERHUB_QUEUE: b, RUNNERHUB_OLD: c}}}}",
-				"functions/auth/main.go": "package main\nimport \"runnerhub/infra/aws\"\nfunc start(e aws.Environment) { aws.Store(e); aws.Read() }",
+				"functions/auth/main.go": "package main\nimport (\n\"runnerhub/infra/aws\"\n\"runnerhub/infra/aws/queues\"\n)\nfunc start(e aws.Environment) { aws.Store(e); aws.Read(); queues.All(e) }",
+				"infra/aws/queues/a.go":  "package queues\nimport \"runnerhub/infra/aws\"\nfunc All(e aws.Environment) { open(e, \"RUNNERHUB_ALL\") }\nfunc Other() { _ = \"RUNNERHUB_X\" }\nfunc open(e aws.Environment, name string) { aws.Other() }",
 				"infra/aws/a.go": `package aws
 func Store(e Environment) { e.need("RUNNERHUB_TABLE", "the RUNNERHUB_REMEDY"); open(e) }
 func open(e Environment) { e.queue("RUNNERHUB_QUEUE"); e.deep() }
@@ -287,7 +288,7 @@ func Other() { e.need("RUNNERHUB_OTHER") }
 `,
 				"infra/aws/a_test.go": "package aws\nfunc Store() { _ = \"RUNNERHUB_TEST\" }",
 			},
-			[]string{"functions/auth/main.go: reads RUNNERHUB_DEEP, ", "template.yaml: AuthFunction gets RUNNERHUB_OLD, "},
+			[]string{"functions/auth/main.go: reads RUNNERHUB_ALL, ", "functions/auth/main.go: reads RUNNERHUB_DEEP, ", "functions/auth/main.go: reads RUNNERHUB_OTHER, ", "template.yaml: AuthFunction gets RUNNERHUB_OLD, "},
 		},
 		"routes": {
 			routesAgree,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -55,7 +56,10 @@ func (t *tree) mains() map[string]*source {
 func folder(id string) string { return strings.ToLower(strings.TrimSuffix(id, "Function")) }
 
 // uses answers the names that a file takes from a package of ours.
-func (s *source) uses(of string) []string {
+func (s *source) uses(of string) []string { return s.usesIn(s.File, of) }
+
+// usesIn is uses for a part of the file.
+func (s *source) usesIn(part ast.Node, of string) []string {
 	name := ""
 	s.imports(func(spec *ast.ImportSpec, dir, _ string) {
 		if dir == of {
@@ -66,7 +70,7 @@ func (s *source) uses(of string) []string {
 		}
 	})
 	var names []string
-	ast.Inspect(s.File, func(n ast.Node) bool {
+	ast.Inspect(part, func(n ast.Node) bool {
 		if e, ok := n.(*ast.SelectorExpr); ok && name != "" {
 			if x, ok := e.X.(*ast.Ident); ok && x.Name == name {
 				names = append(names, e.Sel.Name)
@@ -75,6 +79,17 @@ func (s *source) uses(of string) []string {
 		return true
 	})
 	return names
+}
+
+// imported reports whether a name is that of an imported package.
+func (s *source) imported(name string) bool {
+	return slices.ContainsFunc(s.File.Imports, func(spec *ast.ImportSpec) bool {
+		if spec.Name != nil {
+			return spec.Name.Name == name
+		}
+		of, _ := strconv.Unquote(spec.Path.Value)
+		return path.Base(of) == name
+	})
 }
 
 func functionsAreDeployed(t *tree) (wrong []string) {
@@ -105,15 +120,16 @@ func environmentsAgree(t *tree) (wrong []string) {
 		return wrong
 	}
 	reads := t.variables("infra/aws")
+	opening := sortedKeys(t.packages())
 	for _, f := range stack.Functions {
 		main := t.mains()[folder(f.ID)]
 		if main == nil {
 			continue // functionsAreDeployed
 		}
 		read := map[string]bool{}
-		for _, name := range main.uses("infra/aws") {
-			for variable := range reads[name] {
-				read[variable] = true
+		for _, dir := range opening {
+			for _, name := range main.uses(dir) {
+				maps.Copy(read, reads[dir+"."+name])
 			}
 		}
 		for _, name := range sortedKeys(read) {
@@ -130,13 +146,19 @@ func environmentsAgree(t *tree) (wrong []string) {
 	return wrong
 }
 
-// variables answers which environment variables each function and method of a package
-// reads, itself or by what it calls there. Methods are known by their names alone. What
+// variables answers which environment variables each function and method of a package and
+// those below it reads, itself or by what it calls there, as "dir.name". Methods are known by their names alone. What
 // begins with AWS_ is set by Lambda, or by tests.
 func (t *tree) variables(dir string) map[string]map[string]bool {
 	reads, calls := map[string]map[string]bool{}, map[string][]string{}
-	for _, s := range t.packages()[dir] {
-		if s.test {
+	var below []string
+	for _, other := range sortedKeys(t.packages()) {
+		if other == dir || strings.HasPrefix(other, dir+"/") {
+			below = append(below, other)
+		}
+	}
+	for _, s := range t.code {
+		if s.test || !slices.Contains(below, s.dir) {
 			continue
 		}
 		for _, decl := range s.Decls {
@@ -144,18 +166,27 @@ func (t *tree) variables(dir string) map[string]map[string]bool {
 			if !ok {
 				continue
 			}
-			if reads[d.Name.Name] == nil {
-				reads[d.Name.Name] = map[string]bool{}
+			key := s.dir + "." + d.Name.Name
+			if reads[key] == nil {
+				reads[key] = map[string]bool{}
+			}
+			for _, other := range below {
+				for _, name := range s.usesIn(d, other) {
+					calls[key] = append(calls[key], other+"."+name)
+				}
 			}
 			ast.Inspect(d, func(n ast.Node) bool {
 				switch e := n.(type) {
+				case *ast.SelectorExpr:
+					x, ok := e.X.(*ast.Ident)
+					return !ok || !s.imported(x.Name) // what is another package's is known above
 				case *ast.BasicLit:
 					text, _ := strconv.Unquote(e.Value)
 					if e.Kind == token.STRING && variablePattern.MatchString(text) && !strings.HasPrefix(text, "AWS_") {
-						reads[d.Name.Name][text] = true
+						reads[key][text] = true
 					}
 				case *ast.Ident:
-					calls[d.Name.Name] = append(calls[d.Name.Name], e.Name)
+					calls[key] = append(calls[key], s.dir+"."+e.Name)
 				}
 				return true
 			})

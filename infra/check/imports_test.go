@@ -47,7 +47,7 @@ func rank(dir string) (row int, ok bool) {
 	listed := func(l layer, name string) bool { return slices.Contains(strings.Fields(l.packages), name) }
 	parts := strings.Split(dir, "/")
 	switch {
-	case len(parts) == 2 && (parts[0] == "functions" || parts[0] == "infra"):
+	case len(parts) == 2 && (parts[0] == "functions" || parts[0] == "infra"), len(parts) == 3 && path.Dir(dir) == "infra/aws":
 		return named(mains), true
 	case len(parts) == 2 && parts[0] == "shared":
 		row = slices.IndexFunc(all, func(l layer) bool { return listed(l, parts[1]) })

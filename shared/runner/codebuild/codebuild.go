@@ -46,12 +46,14 @@ const (
 	backstop = 10
 	// queuedTimeout is as long as CodeBuild lets a build wait, in minutes. No capacity is no error.
 	queuedTimeout = 480
+	// maxAttempt is the longest id of an attempt.
+	maxAttempt = 128
 	// maxDetail cuts what CodeBuild says of an end, in bytes.
 	maxDetail = 300
 )
 
 var (
-	attemptPattern = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
+	attemptPattern = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*$`)
 	exitPattern    = regexp.MustCompile(`exit status (\d+)`)
 )
 
@@ -116,7 +118,7 @@ func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
 	}
 	address, err := url.Parse(job.Address)
 	switch {
-	case !attemptPattern.MatchString(job.Attempt):
+	case len(job.Attempt) > maxAttempt || !attemptPattern.MatchString(job.Attempt): // the number in the pattern would cost each start of a process
 		return nil, fault.New(fault.Invalid, "the attempt's id is not of up to 128 letters, digits, dots, dashes and underscores")
 	case err != nil || address.Host == "" || (address.Scheme != "http" && address.Scheme != "https"):
 		return nil, fault.New(fault.Invalid, "builds on CodeBuild reach the server by http or https only")

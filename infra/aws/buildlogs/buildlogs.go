@@ -1,0 +1,24 @@
+// Package buildlogs opens the logs of builds, on CloudWatch Logs.
+package buildlogs
+
+import (
+	"fmt"
+	"time"
+
+	"runnerhub/infra/aws"
+	"runnerhub/shared/buildlog/cloudwatch"
+	"runnerhub/shared/random"
+)
+
+// Open opens them.
+func Open(e aws.Environment) (*cloudwatch.Log, error) {
+	group, err := e.Need("RUNNERHUB_LOG_GROUP", aws.Deployed)
+	if err != nil {
+		return nil, err
+	}
+	l, err := cloudwatch.New(cloudwatch.Deps{Config: e.Config, Group: group, Now: time.Now, NewID: random.ID})
+	if err != nil {
+		return nil, fmt.Errorf("RUNNERHUB_LOG_GROUP is %q: %w", group, err)
+	}
+	return l, nil
+}
