@@ -52,7 +52,7 @@ func TestRun(t *testing.T) {
 	defer cancel()
 	var out bytes.Buffer
 	b := &bench{
-		scale:   scale{repositories: 2, rounds: 6, repeats: 2, each: 6, clients: 3, settle: 100 * time.Millisecond},
+		scale:   scale{repositories: 2, rounds: 6, repeats: 2, each: 6, clients: 3, settle: 100 * time.Millisecond, functions: []string{"webhook"}, starts: 2},
 		program: self, progress: t.Output(),
 	}
 	figures, err := b.run(ctx, &out)
@@ -69,6 +69,7 @@ func TestRun(t *testing.T) {
 		"push 3, pull request 3",
 		"repeat 2: 12 pushes", "0 refused, none lost",
 		"and 6 pushes",
+		"webhook invocation, CPU, warm", "function webhook, zip and start", "to the first poll: min",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the result does not say %q", want)

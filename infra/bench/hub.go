@@ -324,8 +324,10 @@ func (c *child) cpu() (time.Duration, error) {
 }
 
 // resident answers the memory that the process has in use, in bytes (VmRSS).
-func (c *child) resident() (int64, error) {
-	text, err := os.ReadFile(c.file("status"))
+func (c *child) resident() (int64, error) { return residentOf(c.cmd.Process.Pid) }
+
+func residentOf(pid int) (int64, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0, err
 	}

@@ -15,10 +15,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +50,8 @@ type scale struct {
 	each         int // pushes to a repository in a repeat
 	clients      int
 	settle       time.Duration // how long memory has to stay the same to count
+	functions    []string      // of AWS, to build and start
+	starts       int           // of each
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writer) error {
@@ -57,7 +61,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	program := flags.String("runnerhub", filepath.Join("bin", "runnerhub"), "the program whose memory is measured")
-	only := flags.String("only", "", "the part to measure: ingest, pipeline, one, load, slow or memory; empty: all")
+	only := flags.String("only", "", "the part to measure: ingest, pipeline, one, load, slow, memory, invocation or functions; empty: all")
 	profiles := flags.String("profiles", "", "a folder for CPU profiles of the server under test; empty: none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -65,7 +69,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	b := &bench{
-		scale: scale{repositories: 32, rounds: 120, repeats: 3, each: 64, clients: 8, settle: 5 * time.Second},
+		scale: scale{repositories: 32, rounds: 120, repeats: 3, each: 64, clients: 8, settle: 5 * time.Second, functions: slices.Sorted(maps.Keys(operations())), starts: 30},
 		only:  *only, program: *program, profiles: *profiles, progress: progress,
 	}
 	figures, err := b.run(ctx, out)
@@ -115,6 +119,10 @@ func (b *bench) run(ctx context.Context, out io.Writer) (figures []figure, err e
 		{"load", b.load},
 		{"slow", b.slow},
 		{"memory", b.memory},
+		{"invocation", func(ctx context.Context) ([]figure, error) { return benchInvocation(ctx, b.dir, 1+b.rounds/8) }},
+		{"functions", func(ctx context.Context) ([]figure, error) {
+			return benchFunctions(ctx, filepath.Join(b.dir, "functions"), b.functions, b.starts, b.say)
+		}},
 	} {
 		if b.only != "" && b.only != part.name {
 			continue

@@ -149,12 +149,16 @@ func (c *call) query(name string) string { return c.URL.Query().Get(name) }
 
 // body reads at most limit bytes.
 func (c *call) body(limit int64) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, limit))
+	var b bytes.Buffer
+	if n := min(c.ContentLength, limit); n > 0 {
+		b.Grow(int(n) + bytes.MinRead) // what comes is read in one go
+	}
+	_, err := b.ReadFrom(http.MaxBytesReader(c.w, c.Body, limit))
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
 		return nil, fault.Wrap(fault.TooLarge, err, "the body is over %d bytes", limit)
 	}
-	return body, fault.Wrap(fault.Invalid, err, "the body broke off")
+	return b.Bytes(), fault.Wrap(fault.Invalid, err, "the body broke off")
 }
 
 // decode reads a JSON object into v and refuses what v has no place for.

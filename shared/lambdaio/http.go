@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -64,7 +65,7 @@ func (g gateway) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if err != nil {
 		return encode(reply{StatusCode: http.StatusBadRequest})
 	}
-	w := &answer{header: http.Header{}}
+	w := &answer{header: make(http.Header, 16)}
 	g.ServeHTTP(w, r)
 	w.WriteHeader(http.StatusOK) // unless the handler did
 	return encode(w.reply())
@@ -110,22 +111,24 @@ func (a *answer) Write(b []byte) (int, error) {
 
 // request rebuilds what the client sent.
 func request(ctx context.Context, c call) (*http.Request, error) {
-	body := []byte(c.Body)
+	var body io.Reader = strings.NewReader(c.Body)
 	if c.IsBase64Encoded {
-		var err error
-		if body, err = base64.StdEncoding.DecodeString(c.Body); err != nil {
+		plain, err := base64.StdEncoding.DecodeString(c.Body)
+		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "the body is not the base64 it is said to be")
 		}
+		body = bytes.NewReader(plain)
 	}
 	u, err := url.Parse(c.RawPath)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the path is not one")
 	}
 	u.RawQuery = c.RawQueryString
-	r, err := http.NewRequestWithContext(ctx, c.RequestContext.HTTP.Method, u.String(), bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, c.RequestContext.HTTP.Method, u.String(), body)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the request is not one")
 	}
+	r.Header = make(http.Header, len(c.Headers)+1)
 	for name, value := range c.Headers { // several values of a name come joined by commas
 		r.Header.Set(name, value)
 	}
