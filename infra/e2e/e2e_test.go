@@ -21,6 +21,7 @@ func scripts() []script {
 		{"pull request", pullRequest},
 		{"push of many refs", manyRefs},
 		{"pipeline files", pipelineFiles},
+		{"triggers", triggers},
 		{"Bitbucket is down", forgeDown},
 		{"Bitbucket limits the rate", forgeLimits},
 		{"Bitbucket's answers are lost", forgeLoses},
