@@ -29,12 +29,12 @@ func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) er
 	if b.Group == "" {
 		return nil
 	}
-	unfinished, err := d.Store.Unfinished(ctx, b.App, b.Group)
+	rivals, err := d.Store.Rivals(ctx, b)
 	if err != nil {
 		return fmt.Errorf("dispatch: looking for older builds of %s: %w", c.ref, err)
 	}
 	var now *present // read once, and only if there is another build
-	for _, other := range unfinished {
+	for _, other := range rivals {
 		if other.ID == b.ID || other.Stopping || !b.Supersedes && !other.Supersedes {
 			continue
 		}

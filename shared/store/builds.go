@@ -52,14 +52,20 @@ func changeKey(app, change string) table.Key {
 }
 
 func groupKey(b Build) table.Key {
-	return key("GROUP#"+b.App, groupOf(b.Group)+fmt.Sprintf("%010d", b.Number))
+	begin := groupOf(b.Group) + "1#"
+	if b.Supersedes {
+		begin = superseding(b.Group)
+	}
+	return key("GROUP#"+b.App, begin+fmt.Sprintf("%010d", b.Number))
 }
 
-// groupOf begins the sort keys of a group.
+// groupOf begins the sort keys of a group, and superseding those of its builds that stop others.
 func groupOf(group string) string {
 	sum := sha256.Sum256([]byte(group))
 	return hex.EncodeToString(sum[:]) + "#"
 }
+
+func superseding(group string) string { return groupOf(group) + "0#" }
 
 func numberKey(app string, number int) table.Key {
 	return key("APP#"+app, fmt.Sprintf("BUILD#%010d", number))
@@ -206,21 +212,32 @@ func (s *Store) Builds(ctx context.Context, app, cursor string, limit int) (Page
 	return Page[Build]{Items: items, Cursor: ids.Cursor}, err
 }
 
-// Unfinished lists the builds of a group that have not ended, older numbers first.
-func (s *Store) Unfinished(ctx context.Context, app, group string) ([]Build, error) {
-	from, before := table.Prefix(groupOf(group))
-	q := table.Query{Partition: "GROUP#" + app, From: from, Before: before}
-	var keys []table.Key
+// Rivals lists the builds that have not ended of the group of b, itself included, of which one may stop the other: all, if b
+// supersedes others, else those that do. However many builds of a branch wait, where none stops another they are not looked at.
+func (s *Store) Rivals(ctx context.Context, b Build) ([]Build, error) {
+	begin := superseding(b.Group)
+	if b.Supersedes {
+		begin = groupOf(b.Group)
+	}
+	from, before := table.Prefix(begin)
+	q := table.Query{Partition: "GROUP#" + b.App, From: from, Before: before, Limit: 100}
+	var all []Build
 	for {
 		page, err := list[string](ctx, s, q, "builds of a group")
 		if err != nil {
 			return nil, err
 		}
+		keys := make([]table.Key, 0, len(page.Items))
 		for _, id := range page.Items {
 			keys = append(keys, buildKey(id))
 		}
+		some, err := batch[Build](ctx, s, keys, "builds")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
 		if q.Cursor = page.Cursor; q.Cursor == "" {
-			return batch[Build](ctx, s, keys, "builds")
+			return all, nil
 		}
 	}
 }

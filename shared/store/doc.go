@@ -46,7 +46,7 @@
 //	DELIVERY#{delivery}             DELIVERY                     a verified delivery: event and decisions
 //	SCHEDULE#{schedule}             SCHEDULE                     → app
 //	CHANGE#{app}                    {sha256 of the change}       → the one build of a change
-//	GROUP#{app}                     {sha256 of the group}#{number, 10 digits}  → a build of the group that has not ended
+//	GROUP#{app}                     {sha256 of the group}#{0, if it stops others, or 1}#{number, 10 digits}  → a build of the group that has not ended
 //	BUILD#{build}                   BUILD                        a build
 //	BUILD#{build}                   SCRIPT                       what its runner executes
 //	TICKET#{sha256}                 TICKET                       → build, attempt; gone when the build ends

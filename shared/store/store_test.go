@@ -479,6 +479,44 @@ func TestExpiry(t *testing.T) {
 	check(false, false)
 }
 
+// More builds of a branch wait than can be read at once, and those among which none stops another are not read at all.
+func TestRivals(t *testing.T) {
+	t.Parallel()
+	b := storetest.New(t)
+	next := 0
+	made := func(group string, supersedes bool) store.Build {
+		x := build(b, "w", "app", "c")
+		x.Group, x.Supersedes = group, supersedes
+		next++
+		return create(t, b, store.NewBuild{Build: x, Change: fmt.Sprint(next)})
+	}
+	rivals := func(of store.Build) (numbers []int) {
+		t.Helper()
+		all, err := b.Rivals(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range all {
+			numbers = append(numbers, x.Number)
+		}
+		return numbers
+	}
+	for range 130 {
+		if last := made("main", false); len(rivals(last)) != 0 {
+			t.Fatalf("#%d has rivals", last.Number)
+		}
+	}
+	made("another", true)
+	stopping := made("main", true)
+	if all := rivals(stopping); len(all) != 131 || !slices.Contains(all, 1) || !slices.Contains(all, 132) {
+		t.Errorf("the rivals of one that stops others are %v", all)
+	}
+	if all := rivals(made("main", false)); !slices.Equal(all, []int{132}) {
+		t.Errorf("the rivals of one that stops none are %v", all)
+	}
+	b.Check(t)
+}
+
 func TestDeliveriesNewestFirst(t *testing.T) {
 	t.Parallel()
 	b := storetest.New(t)

@@ -56,7 +56,11 @@ func (b *Bench) Check(t testing.TB) {
 		want[fmt.Sprintf("number %s %d", x.App, x.Number)] = x.ID
 		count[x.App]++
 		if x.Group != "" && !x.State.Final() {
-			want[fmt.Sprintf("group %s %x#%010d", x.App, sha256.Sum256([]byte(x.Group)), x.Number)] = x.ID
+			rank := 1
+			if x.Supersedes {
+				rank = 0
+			}
+			want[fmt.Sprintf("group %s %x#%d#%010d", x.App, sha256.Sum256([]byte(x.Group)), rank, x.Number)] = x.ID
 		}
 		switch {
 		case x.State.Final():
