@@ -42,7 +42,7 @@ func deployment() map[string]string {
 	}
 }
 
-func read(t *testing.T, variables map[string]string) aws.Environment {
+func environment(t *testing.T, variables map[string]string) aws.Environment {
 	t.Helper()
 	e, err := aws.Read(pairs(variables), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -104,13 +104,13 @@ func TestPartsReadTheirOwn(t *testing.T) {
 			for _, v := range test.needs {
 				own[v] = deployment()[v]
 			}
-			if err := test.open(read(t, own)); err != nil {
+			if err := test.open(environment(t, own)); err != nil {
 				t.Errorf("with all it needs: %v", err)
 			}
 			for _, v := range test.needs {
 				without := maps.Clone(own)
 				delete(without, v)
-				if err := test.open(read(t, without)); err == nil || !strings.Contains(err.Error(), v) || !strings.Contains(err.Error(), "deploy") {
+				if err := test.open(environment(t, without)); err == nil || !strings.Contains(err.Error(), v) || !strings.Contains(err.Error(), "deploy") {
 					t.Errorf("without %s: %v", v, err)
 				}
 			}
@@ -132,7 +132,7 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		variables := lambdas()
 		maps.Copy(variables, deployment())
 		variables[name] = test.value
-		if err := test.open(read(t, variables)); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), test.value) {
+		if err := test.open(environment(t, variables)); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), test.value) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -157,13 +157,13 @@ func TestReadRefuses(t *testing.T) {
 
 func TestAllowed(t *testing.T) {
 	t.Parallel()
-	e := read(t, lambdas())
+	e := environment(t, lambdas())
 	if got := aws.Allowed(e); len(got) != 0 {
 		t.Errorf("allowed by nobody: %q", got)
 	}
 	variables := lambdas()
 	variables["ALLOWED_BITBUCKET_WORKSPACES"] = deployment()["ALLOWED_BITBUCKET_WORKSPACES"]
-	e = read(t, variables)
+	e = environment(t, variables)
 	if got := aws.Allowed(e); !slices.Equal(got, []string{"acme", "beta"}) {
 		t.Errorf("allowed: %q", got)
 	}
@@ -184,7 +184,7 @@ func TestEndpoints(t *testing.T) {
 	variables := lambdas()
 	maps.Copy(variables, deployment())
 	variables["AWS_ENDPOINT_URL"], variables["AWS_ENDPOINT_URL_CODEBUILD"] = serve(), serve()
-	e := read(t, variables)
+	e := environment(t, variables)
 	stored, err := aws.Store(e)
 	if err != nil {
 		t.Fatal(err)
