@@ -76,7 +76,7 @@ deploy: tools sam ## deploy to AWS: make deploy ENV=dev|prod
 format: ## format the code
 	$(GO) tool gofumpt -w .
 
-bench: build ## print figures and ratios
+bench: build ministack ## print figures and ratios
 	@$(GO) run ./infra/bench
 
 FUZZTIME ?= 30s

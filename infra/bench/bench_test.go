@@ -48,11 +48,11 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	b := &bench{
-		scale:   scale{repositories: 2, rounds: 6, repeats: 2, each: 6, clients: 3, settle: 100 * time.Millisecond, functions: []string{"webhook"}, starts: 2},
+		scale:   scale{repositories: 2, rounds: 6, repeats: 2, each: 6, clients: 3, settle: 100 * time.Millisecond, functions: []string{"webhook"}, starts: 2, deliveries: 12},
 		program: self, progress: t.Output(),
 	}
 	figures, err := b.run(ctx, &out)
@@ -70,9 +70,15 @@ func TestRun(t *testing.T) {
 		"repeat 2: 12 pushes", "0 refused, none lost",
 		"and 6 pushes",
 		"webhook invocation, CPU, warm", "function webhook, zip and start", "to the first poll: min",
+		"12 accepted, 0 refused",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the result does not say %q", want)
+		}
+	}
+	for _, f := range figures {
+		if (strings.HasPrefix(f.what, "calls of a") || strings.Contains(f.what, "deliveries")) && !f.reached {
+			t.Errorf("%s: %s", f.what, f.measured)
 		}
 	}
 	for _, bad := range []string{"LOST", "REFUSED"} {

@@ -54,6 +54,7 @@ type forge struct {
 	asked []*call         // of the API, since the last forget
 	hooks map[string]hook // the last one installed, by the UUID of its repository
 	posts map[string]*posted
+	said  map[string]string // the last state posted, by commit
 }
 
 // call is one call of the API.
@@ -76,7 +77,7 @@ func newForge(ctx context.Context, callback string, repositories, commits int) (
 	}
 	f := &forge{
 		address: "http://" + listener.Addr().String(), serving: make(chan error, 1),
-		hooks: map[string]hook{}, posts: map[string]*posted{},
+		hooks: map[string]hook{}, posts: map[string]*posted{}, said: map[string]string{},
 	}
 	f.box, err = sandbox.New(sandbox.Deps{
 		PublicURL: f.address, ClientID: consumerID, ClientSecret: consumerSecret, CallbackURL: callback,
@@ -87,7 +88,7 @@ func newForge(ctx context.Context, callback string, repositories, commits int) (
 	}
 	f.http = &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second}
 	go func() { f.serving <- f.http.Serve(listener) }()
-	if err := f.fill(ctx, repositories, commits); err != nil {
+	if err := f.fill(ctx, repositories, commits, pipelineFile); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	return f, nil
@@ -104,7 +105,7 @@ func (f *forge) close() error {
 }
 
 // fill makes the repositories. Nobody is subscribed yet, so nothing is delivered.
-func (f *forge) fill(ctx context.Context, repositories, commits int) error {
+func (f *forge) fill(ctx context.Context, repositories, commits int, pipeline string) error {
 	alice, err := visitor.New("", f.address, "alice", "alice")
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func (f *forge) fill(ctx context.Context, repositories, commits int) error {
 				return fmt.Errorf("making a repository: %w", err)
 			}
 			r.api = "https://api.bitbucket.org/2.0/repositories/" + r.FullName
-			files := map[string][]byte{".runnerhub/runnerhub.yml": []byte(pipelineFile)}
+			files := map[string][]byte{".runnerhub/runnerhub.yml": []byte(pipeline)}
 			for range commits + 1 {
 				hash, err := f.box.AddCommit(ctx, sandbox.NewCommit{Repository: r.FullName, Branch: branchName, User: "alice", Files: files})
 				if err != nil {
@@ -179,8 +180,8 @@ func (f *forge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.hooks[segments[i-1]] = hook{sent.URL, sent.Secret}
 		f.mu.Unlock()
 	}
-	if rest, ok := strings.CutSuffix(r.URL.Path, "/statuses/build"); ok && sent.State == "INPROGRESS" {
-		f.note(rest[strings.LastIndexByte(rest, '/')+1:])
+	if rest, ok := strings.CutSuffix(r.URL.Path, "/statuses/build"); ok {
+		f.note(rest[strings.LastIndexByte(rest, '/')+1:], sent.State)
 	}
 }
 
@@ -195,11 +196,12 @@ func (o *outcome) WriteHeader(status int) {
 	o.ResponseWriter.WriteHeader(status)
 }
 
-func (f *forge) note(commit string) {
+func (f *forge) note(commit, state string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.said[commit] = state
 	p := f.expected(commit)
-	if p.at.IsZero() {
+	if state == "INPROGRESS" && p.at.IsZero() {
 		p.at, p.calls = time.Now(), len(f.asked)
 		close(p.done)
 	}
@@ -220,6 +222,7 @@ func (f *forge) forget() {
 	defer f.mu.Unlock()
 	f.asked = nil
 	clear(f.posts)
+	clear(f.said)
 }
 
 // took answers what the sandbox took for each of the calls noted so far.
@@ -270,6 +273,13 @@ func (f *forge) told(commit string) (at time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return p.at, true
+}
+
+// state answers what a commit was last said to be; nothing, when nobody said anything.
+func (f *forge) state(commit string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.said[commit]
 }
 
 // slow makes each call of the API take that much longer.

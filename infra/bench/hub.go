@@ -40,6 +40,7 @@ type hub struct {
 	targets []target
 	next    int // how many commits have been dealt
 	client  *http.Client
+	drain   func(context.Context) error // waits until no message is left
 
 	mu       sync.Mutex
 	accepted map[string]int // requests that were answered 200, by app
@@ -55,6 +56,7 @@ func newHub(ctx context.Context, f *forge, address string, repositories int) (*h
 		address: address, forge: f, alice: alice, targets: make([]target, repositories), accepted: map[string]int{},
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
 	}
+	h.drain = h.idle
 	if err := alice.SignIn(ctx); err != nil {
 		return nil, fmt.Errorf("signing in: %w", err)
 	}

@@ -51,7 +51,7 @@ func (h *hub) burst(ctx context.Context, pushes []request, clients int) (burst, 
 	close(next)
 	sending.Wait()
 	b.took = time.Since(began)
-	if err := h.idle(ctx); err != nil {
+	if err := h.drain(ctx); err != nil {
 		return b, err
 	}
 	for _, r := range accepted {

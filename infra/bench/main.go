@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"runnerhub/infra/rehearsal"
 )
 
 func main() {
@@ -40,7 +42,7 @@ func main() {
 }
 
 // atMost is after how long everything is given up.
-const atMost = 10 * time.Minute
+const atMost = 30 * time.Minute
 
 // scale is how much is measured.
 type scale struct {
@@ -52,6 +54,7 @@ type scale struct {
 	settle       time.Duration // how long memory has to stay the same to count
 	functions    []string      // of AWS, to build and start
 	starts       int           // of each
+	deliveries   int           // to the functions
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writer) error {
@@ -61,7 +64,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	program := flags.String("runnerhub", filepath.Join("bin", "runnerhub"), "the program whose memory is measured")
-	only := flags.String("only", "", "the part to measure: ingest, pipeline, one, load, slow, memory, invocation or functions; empty: all")
+	only := flags.String("only", "", "the part to measure: ingest, pipeline, one, load, slow, memory, invocation, functions, calls or deliveries; empty: all")
+	deliveries := flags.Int("deliveries", 10_000, "how many deliveries the functions get in the part deliveries")
 	profiles := flags.String("profiles", "", "a folder for CPU profiles of the server under test; empty: none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -69,7 +73,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	b := &bench{
-		scale: scale{repositories: 32, rounds: 120, repeats: 3, each: 64, clients: 8, settle: 5 * time.Second, functions: slices.Sorted(maps.Keys(operations())), starts: 30},
+		scale: scale{repositories: 32, rounds: 120, repeats: 3, each: 64, clients: 8, settle: 5 * time.Second, functions: slices.Sorted(maps.Keys(operations())), starts: 30, deliveries: max(1, *deliveries)},
 		only:  *only, program: *program, profiles: *profiles, progress: progress,
 	}
 	figures, err := b.run(ctx, out)
@@ -85,6 +89,8 @@ type bench struct {
 	dir     string
 	address string // of the server under test
 	forge   *forge
+
+	deployed *rehearsal.Programs // once they are built
 }
 
 func (b *bench) run(ctx context.Context, out io.Writer) (figures []figure, err error) {
@@ -123,6 +129,8 @@ func (b *bench) run(ctx context.Context, out io.Writer) (figures []figure, err e
 		{"functions", func(ctx context.Context) ([]figure, error) {
 			return benchFunctions(ctx, filepath.Join(b.dir, "functions"), b.functions, b.starts, b.say)
 		}},
+		{"calls", b.functionCalls},
+		{"deliveries", b.manyDeliveries},
 	} {
 		if b.only != "" && b.only != part.name {
 			continue
