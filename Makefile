@@ -8,7 +8,7 @@ GO       ?= go
 BIN      := bin/runnerhub
 PACKAGES := ./...
 # The race detector multiplies memory and time: two packages at once is what a small machine bears.
-TESTFLAGS ?= -timeout 20m
+TESTFLAGS ?= -timeout 40m
 
 .PHONY: help run build agents demo test check format template deploy e2e bench fuzz tools ministack sam clean
 
