@@ -54,7 +54,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	decide, err := dispatch.New(dispatch.Deps{
 		Store: stored, Clients: grants, Deliveries: deliveries, Reports: reports, Runner: builder, RunnerName: builders.Name,
 		Offer: offers.CodeBuild(), Limits: limits, Address: public, BuildLog: logs,
-		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: e.Log,
+		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, NewLogName: random.ID, Log: e.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -289,6 +289,31 @@ func TestWebhookCannot(t *testing.T) {
 	}
 }
 
+// TestBuildCannot is about what keeps builds apart, which share a role and a group of logs: none may list or read logs, so that each
+// knows the name of its own alone, nor look at another build, whose stream and ticket stand in what CodeBuild answers.
+func TestBuildCannot(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	role, ok := stack.Role("Builds.Role")
+	if !ok || len(stack.Projects) != 1 {
+		t.Fatal("there is no such role or project")
+	}
+	resources := []string{"*", stack.Projects[0].ARN}
+	for _, l := range stack.LogGroups {
+		resources = append(resources, l.ARN, strings.TrimSuffix(l.ARN, ":*"), strings.TrimSuffix(l.ARN, "*")+"log-stream:x")
+	}
+	for _, action := range []string{
+		"logs:DescribeLogStreams", "logs:DescribeLogGroups", "logs:GetLogEvents", "logs:FilterLogEvents", "logs:GetLogRecord", "logs:StartQuery", "logs:StartLiveTail",
+		"logs:CreateExportTask", "logs:PutSubscriptionFilter", "logs:DeleteLogStream", "codebuild:BatchGetBuilds", "codebuild:ListBuilds", "codebuild:ListBuildsForProject",
+	} {
+		for _, resource := range resources {
+			if stack.May(role, action, resource, nil) {
+				t.Errorf("a build may %s on %s", action, resource)
+			}
+		}
+	}
+}
+
 // TestKeys looks at what the keys themselves say, whatever another policy of the account allows.
 func TestKeys(t *testing.T) {
 	t.Parallel()

@@ -45,25 +45,25 @@ type Page struct {
 	Cursor string
 }
 
-// Log is the contract. A build is named by its id, of [A-Za-z0-9._-]{1,128} and not beginning with a
-// dot; any other is fault.Invalid. A log nobody wrote to is empty, not absent.
+// Log is the contract. Each build's log has a name (store.Build.LogName) of [A-Za-z0-9._-]{1,128} that does not
+// begin with a dot; any other is fault.Invalid. A log nobody wrote to is empty, not absent.
 type Log interface {
 	// Append adds lines, all or none, after what is there. Only when its process dies, or after
 	// fault.Unknown, the first ones may be there without the others, each of them whole.
-	Append(ctx context.Context, build string, lines ...Line) error
+	Append(ctx context.Context, name string, lines ...Line) error
 	// Read answers up to limit lines (1 to MaxPage), and up to MaxPageBytes, from cursor on; the
 	// empty cursor is the beginning. It may answer fewer though there are more, but none only when there was
-	// no more. A cursor that this log did not make for this build is fault.Invalid.
-	Read(ctx context.Context, build, cursor string, limit int) (Page, error)
+	// no more. A cursor that was not made for this log is fault.Invalid.
+	Read(ctx context.Context, name, cursor string, limit int) (Page, error)
 }
 
-// CheckBuild refuses what is no id of a build.
-func CheckBuild(build string) error {
+// CheckName refuses what is no name of a log.
+func CheckName(name string) error {
 	bad := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-'
 	}
-	if build == "" || len(build) > 128 || build[0] == '.' || strings.ContainsFunc(build, bad) {
-		return fault.New(fault.Invalid, "%.200q is no id of a build", build)
+	if name == "" || len(name) > 128 || name[0] == '.' || strings.ContainsFunc(name, bad) {
+		return fault.New(fault.Invalid, "%.200q is no name of a log", name)
 	}
 	return nil
 }

@@ -85,15 +85,15 @@ func TestParseForeignLines(t *testing.T) {
 	}
 }
 
-func TestCheckBuild(t *testing.T) {
+func TestCheckName(t *testing.T) {
 	t.Parallel()
 	for _, good := range []string{"1", "b-1_c.d", strings.Repeat("b", 128)} {
-		if err := CheckBuild(good); err != nil {
+		if err := CheckName(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
 	for _, bad := range []string{"", ".", "..", ".a", "a/b", "a\\b", "a b", "a\x00", "a\n", "ä", strings.Repeat("b", 129)} {
-		if err := CheckBuild(bad); !fault.Is(err, fault.Invalid) {
+		if err := CheckName(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v, want fault.Invalid", bad, err)
 		}
 	}

@@ -100,7 +100,7 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 	out := Lines{Items: []buildlog.Line{}, Cursor: cursor}
 	size := 0
 	for range maxReads {
-		page, err := c.Logs.Read(ctx, build, out.Cursor, buildlog.MaxPage-len(out.Items))
+		page, err := c.Logs.Read(ctx, b.LogName(), out.Cursor, buildlog.MaxPage-len(out.Items))
 		if err != nil {
 			return Lines{}, fmt.Errorf("catalog: reading a log: %w", err)
 		}

@@ -84,7 +84,7 @@ func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 // start gives an admitted build to the runner.
 func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text) error {
 	reference, err := d.Runner.Start(ctx, runner.Job{
-		Build: b.ID, Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
+		Build: b.ID, Log: b.LogName(), Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
 		Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image,
 	})
 	// The runner has been asked: what came of it is recorded even if time ran out.

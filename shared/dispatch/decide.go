@@ -500,8 +500,11 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 		return decisions, err
 	}
 	// An earlier run may have made the build and died before it wrote this.
-	id := decisions[0].Build
-	written, err := d.BuildLog.Read(ctx, id, "", 1)
+	made, err := d.Store.Build(ctx, decisions[0].Build)
+	if err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
+	written, err := d.BuildLog.Read(ctx, made.LogName(), "", 1)
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: reading the log of a broken file: %w", err)
 	}
@@ -512,7 +515,7 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 	for text := range strings.Lines(problems) {
 		lines = append(lines, buildlog.Line{Time: b.CreatedAt, Text: strings.TrimSuffix(text, "\n")})
 	}
-	if err := d.BuildLog.Append(ctx, id, lines...); err != nil {
+	if err := d.BuildLog.Append(ctx, made.LogName(), lines...); err != nil {
 		return nil, fmt.Errorf("dispatch: logging what is wrong with a file: %w", err)
 	}
 	return decisions, nil
@@ -528,6 +531,9 @@ func (d *Dispatch) build(c candidate) store.Build {
 			StatusKey: StatusKey(c.app.ID), Steps: []ci.Step{}, CreatedAt: d.Now().UTC(),
 		},
 		Runner: d.RunnerName, Refname: c.branch,
+	}
+	if d.NewLogName != nil {
+		b.Log = d.NewLogName()
 	}
 	if c.branch == "" {
 		_, b.Tag, _ = strings.Cut(c.ref, " ")

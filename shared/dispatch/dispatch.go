@@ -50,7 +50,10 @@ type Deps struct {
 	Now          func() time.Time
 	NewID        func() string
 	NewTicket    func() secret.Text
-	Log          *slog.Logger
+	// NewLogName names the log of each build so that nobody guesses it, where builds could write into any whose name they
+	// know; nil: logs have the names of their builds.
+	NewLogName func() string
+	Log        *slog.Logger
 }
 
 // Dispatch handles the messages of the queue "deliveries".

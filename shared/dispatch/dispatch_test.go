@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"runnerhub/shared/message"
 	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
+	"runnerhub/shared/store"
+	"runnerhub/shared/table"
 )
 
 const (
@@ -369,6 +372,47 @@ func TestDeathInBetween(t *testing.T) {
 			}
 			b.Check(t)
 		}
+	}
+}
+
+// Where logs have names of their own, whoever writes uses that of the build that is stored, the builds' runner too; a build from
+// before has its id's. Of a process that died after it stored a build, another one takes the name over.
+func TestLogNames(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{onMain, nonsense} {
+		b := dispatchtest.New(t, file)
+		names := 0
+		b.Dispatch.NewLogName = func() string { names++; return fmt.Sprint("log-", names) }
+		died := false
+		b.Table.OnTransact(func(_ int, writes []table.Write, do func() error) error {
+			err := do()
+			if err == nil && !died && slices.ContainsFunc(writes, func(w table.Write) bool { return w.Item.Key.Sort == "BUILD" }) {
+				died = true
+				return fault.New(fault.Unavailable, "the process died")
+			}
+			return err
+		})
+		b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "main", New: b.Main}))
+		b.PumpFor(20 * time.Second)
+		made := b.TheBuild()
+		if !died || made.Log == "" || made.LogName() != made.Log || names < 2 {
+			t.Errorf("the build is %+v after %d names", made, names)
+		}
+		if file == onMain {
+			if jobs := b.Runner.Jobs(); len(jobs) != 1 || jobs[0].Log != made.Log || jobs[0].Build != made.ID {
+				t.Errorf("the jobs are %+v", jobs)
+			}
+		}
+		for name, want := range map[string]bool{made.Log: file == nonsense, made.ID: false} {
+			log, err := b.BuildLog.Read(t.Context(), name, "", 10)
+			if err != nil || len(log.Lines) > 0 != want {
+				t.Errorf("the log %s has %v, %v", name, log.Lines, err)
+			}
+		}
+		b.Check(t)
+	}
+	if name := (store.Build{Build: ci.Build{ID: "b"}}).LogName(); name != "b" {
+		t.Errorf("an old build's log is %s", name)
 	}
 }
 

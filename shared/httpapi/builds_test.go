@@ -18,7 +18,7 @@ func (b *bed) prints(build, step string, texts ...string) {
 	for _, text := range texts {
 		lines = append(lines, buildlog.Line{Time: b.now(), Step: step, Text: text})
 	}
-	b.ok(b.logs.Append(b.t.Context(), build, lines...))
+	b.ok(b.logs.Append(b.t.Context(), "log-of-"+build, lines...))
 }
 
 func TestBuilds(t *testing.T) {
@@ -106,6 +106,26 @@ func TestLog(t *testing.T) {
 	}
 	if _, err := time.Parse(time.RFC3339Nano, br.get("/api/builds/" + build + "/log").items()[0]["time"].(string)); err != nil {
 		t.Error(err)
+	}
+}
+
+// The name of a log is for those who write and read it: who knows it may be able to write there, too.
+func TestLogNamesAreNotShown(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	build := b.builds(app, workspace, ci.Running)
+	b.prints(build, "Test", "one")
+	for _, path := range []string{"/api/builds/" + build, "/api/apps/" + app + "/builds", "/api/builds/" + build + "/log", "/builds/" + build} {
+		a := br.get(path).want(200)
+		if !strings.Contains(a.body, build) && !strings.Contains(a.body, "one") || strings.Contains(a.body, "log-of-") {
+			t.Errorf("%s shows the name of the log, or nothing: %s", path, a.body)
+		}
+	}
+	if a := br.get("/api/builds/" + build + "/log?cursor=x").want(400); strings.Contains(a.body, "log-of-") {
+		t.Errorf("a refusal shows it: %s", a.body)
 	}
 }
 

@@ -186,6 +186,7 @@ func (b *bed) builds(app, workspace string, state ci.State) string {
 			{Name: "Package", State: ci.StepFailed, ExitCode: 2, StartedAt: b.now(), FinishedAt: b.now().Add(time.Second)},
 		},
 	}, Runner: "test"}
+	build.Log = "log-of-" + build.ID
 	made, _, err := b.store.CreateBuild(b.t.Context(), store.NewBuild{Build: build, Script: "none"})
 	b.ok(err)
 	b.becomes(made.ID, state)

@@ -13,7 +13,8 @@ import (
 
 // Job is one attempt to run a build.
 type Job struct {
-	Build   string // id of the build; also names its log
+	Build   string // id of the build
+	Log     string // name of its log
 	Attempt string // id of the attempt, unique over all builds
 	Address string // of the server as the build reaches it: http, https or SocketScheme
 	Ticket  secret.Text

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -37,9 +38,15 @@ type Build struct {
 	StoppingAt time.Time `json:"stopping_at,omitzero"`
 	StopReason string    `json:"stop_reason,omitempty"` // the reason of the build when it is STOPPED
 	DueAt      time.Time `json:"due_at,omitzero"`
+	// Log names the build's log where that is not the id. Who knows it may be able to write there, so nobody
+	// is shown it but who writes and reads the log.
+	Log string `json:"log,omitempty"`
 
 	Version int64 `json:"-"`
 }
+
+// LogName is the name of the build's log: builds made before logs had names of their own have their id's.
+func (b Build) LogName() string { return cmp.Or(b.Log, b.ID) }
 
 func buildKey(id string) table.Key     { return key("BUILD#"+id, "BUILD") }
 func scriptKey(id string) table.Key    { return key("BUILD#"+id, "SCRIPT") }

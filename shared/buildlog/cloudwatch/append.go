@@ -18,11 +18,11 @@ const (
 	maxBatchBytes = 1 << 20
 	eventBytes    = 26
 	maxBatch      = 10_000
-	// maxWriters is how many builds a Log remembers its streams of. Past it, it makes new ones.
+	// maxWriters is how many logs a Log remembers its streams of. Past it, it makes new ones.
 	maxWriters = 1000
 )
 
-// writer is the one stream that a Log appends to for a build.
+// writer is the one stream that a Log appends to for a log.
 type writer struct {
 	turn   chan struct{} // holds one while somebody appends; the rest is his
 	stream string        // empty: to be made
@@ -30,26 +30,26 @@ type writer struct {
 	at     int64         // timestamp of the last batch, in milliseconds
 }
 
-func (l *Log) writer(build string) *writer {
+func (l *Log) writer(name string) *writer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w := l.writers[build]
+	w := l.writers[name]
 	if w == nil {
 		if len(l.writers) >= maxWriters {
 			clear(l.writers) // who appends to one this moment still has it, and is alone with it
 		}
 		w = &writer{turn: make(chan struct{}, 1)}
-		l.writers[build] = w
+		l.writers[name] = w
 	}
 	return w
 }
 
 // Append implements buildlog.Log.
-func (l *Log) Append(ctx context.Context, build string, lines ...buildlog.Line) error {
-	if err := buildlog.CheckBuild(build); err != nil || len(lines) == 0 {
+func (l *Log) Append(ctx context.Context, name string, lines ...buildlog.Line) error {
+	if err := buildlog.CheckName(name); err != nil || len(lines) == 0 {
 		return err
 	}
-	w := l.writer(build)
+	w := l.writer(name)
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
@@ -57,7 +57,7 @@ func (l *Log) Append(ctx context.Context, build string, lines ...buildlog.Line) 
 		return fault.Wrap(fault.Unavailable, ctx.Err(), "writing to a build log failed")
 	}
 	for rest := lines; len(rest) > 0; {
-		n, err := l.put(ctx, build, w, rest)
+		n, err := l.put(ctx, name, w, rest)
 		if err != nil && len(rest) < len(lines) {
 			return fault.Wrap(fault.Unknown, err, "only the first lines are in the build log")
 		}
@@ -71,10 +71,10 @@ func (l *Log) Append(ctx context.Context, build string, lines ...buildlog.Line) 
 
 // put puts as many lines as one call takes, and answers how many. A stream that is not there any
 // more, its group having been made anew for instance, is replaced.
-func (l *Log) put(ctx context.Context, build string, w *writer, lines []buildlog.Line) (n int, err error) {
+func (l *Log) put(ctx context.Context, name string, w *writer, lines []buildlog.Line) (n int, err error) {
 	for range 2 {
 		if w.stream == "" {
-			if err := l.create(ctx, build, w); err != nil {
+			if err := l.create(ctx, name, w); err != nil {
 				return 0, err
 			}
 		}
@@ -90,8 +90,8 @@ func (l *Log) put(ctx context.Context, build string, w *writer, lines []buildlog
 	return 0, err
 }
 
-func (l *Log) create(ctx context.Context, build string, w *writer) error {
-	stream := build + "/" + own + l.deps.NewID()
+func (l *Log) create(ctx context.Context, name string, w *writer) error {
+	stream := name + "/" + own + l.deps.NewID()
 	err := l.call(ctx, false, "the build log did not make a stream", func(ctx context.Context) error {
 		_, err := l.client.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &l.deps.Group, LogStreamName: &stream})
 		if amazon.Code(err) == "ResourceAlreadyExistsException" {

@@ -1,13 +1,13 @@
 // Package cloudwatch is the build log on Amazon CloudWatch Logs: one log group holds
-// all builds, and the log of a build is every stream whose name begins with its id and
+// all builds, and a log is every stream whose name begins with the log's own and
 // a slash. A stream has exactly one writer, because a stream is ordered by its
 // writers' clocks and read on from a place in that order: what a second writer, whose
 // clock is behind, adds to it can be passed over.
 //
 //   - A build writes its output itself, one stream an attempt: CodeBuild is told to call it
-//     <build>/<attempt>, and adds its own id. Only what is in the text form is the build's log. What else is there
+//     <log>/<attempt>, and adds its own id. Only what is in the text form is the build's log. What else is there
 //     are CodeBuild's own lines, the commands that fetch the agent among them: they stay where they are, for operators.
-//   - Each Log that appends makes a stream of its own, <build>/~<id>. CloudWatch appends twice
+//   - Each Log that appends makes a stream of its own, <log>/~<id>. CloudWatch appends twice
 //     what it is sent twice, after an answer that got lost for instance; so each line has its number in the
 //     stream in front of it, and readers leave out what they have seen.
 //
@@ -16,6 +16,8 @@
 //
 // Who appends needs logs:CreateLogStream and logs:PutLogEvents, who reads
 // logs:DescribeLogStreams and logs:GetLogEvents, on the group and its streams. The group is made by the template, not here.
+// Builds share a role that may append to every stream of the group, but may list none: what keeps a build out of another's log is
+// that it does not know its name.
 package cloudwatch
 
 import (
@@ -32,7 +34,7 @@ import (
 	"runnerhub/shared/fault"
 )
 
-// own is how the name of a stream goes on after the build's id and a slash, when a Log
+// own is how the name of a stream goes on after the log's and a slash, when a Log
 // appends to it. No id begins with it.
 const own = "~"
 
@@ -50,7 +52,7 @@ type Log struct {
 	client *cloudwatchlogs.Client
 
 	mu      sync.Mutex
-	writers map[string]*writer // by build
+	writers map[string]*writer // by log
 }
 
 var _ buildlog.Log = (*Log)(nil)

@@ -12,9 +12,9 @@ import (
 	"runnerhub/shared/buildlog"
 )
 
-// A cursor holds the place in each stream, and 8 bytes of a hash that bind it to the build. The hash keeps
+// A cursor holds the place in each stream, and 8 bytes of a hash that bind it to the log. The hash keeps
 // mistakes apart and is no secret: who reads a log may read all of it. Streams stand in it by a hash of
-// their names, which are only ever taken from what the build has; so a forged one leads to another place in the same log.
+// their names, which are only ever taken from what the log has; so a forged one leads to another place in the same log.
 const (
 	cursorVersion = 1
 	cursorSum     = 8
@@ -30,7 +30,7 @@ func idOf(name string) streamID {
 	return streamID(sum[:])
 }
 
-func makeCursor(build string, places map[streamID]place) string {
+func makeCursor(log string, places map[streamID]place) string {
 	b := []byte{cursorVersion}
 	for _, id := range slices.SortedFunc(maps.Keys(places), func(a, b streamID) int { return slices.Compare(a[:], b[:]) }) {
 		p := places[id]
@@ -43,15 +43,15 @@ func makeCursor(build string, places map[streamID]place) string {
 		b = binary.AppendUvarint(b, uint64(p.base))
 		b = binary.AppendUvarint(b, uint64(p.last-p.base))
 	}
-	return base64.RawURLEncoding.EncodeToString(append(b, sumOf(build, b)...))
+	return base64.RawURLEncoding.EncodeToString(append(b, sumOf(log, b)...))
 }
 
-func sumOf(build string, b []byte) []byte {
-	sum := sha256.Sum256(append([]byte(build+"\n"), b...))
+func sumOf(log string, b []byte) []byte {
+	sum := sha256.Sum256(append([]byte(log+"\n"), b...))
 	return sum[:cursorSum]
 }
 
-func parseCursor(build, cursor string) (map[streamID]place, error) {
+func parseCursor(log, cursor string) (map[streamID]place, error) {
 	places := map[streamID]place{}
 	if cursor == "" {
 		return places, nil
@@ -90,7 +90,7 @@ func parseCursor(build, cursor string) (map[streamID]place, error) {
 		p.last = p.base + number()
 		places[id] = p
 	}
-	if !good || len(places) > maxStreams || makeCursor(build, places) != cursor {
+	if !good || len(places) > maxPlaces || makeCursor(log, places) != cursor {
 		return nil, buildlog.BadCursor()
 	}
 	return places, nil

@@ -38,7 +38,7 @@ func TestCursorsComeBack(t *testing.T) {
 func TestCursorsAreShort(t *testing.T) {
 	t.Parallel()
 	places := map[streamID]place{}
-	for i := range maxStreams {
+	for i := range maxPlaces {
 		places[idOf(fmt.Sprint(i))] = place{awsToken, 100_000, 100_900}
 		if n := len(makeCursor("b", places)); i == 0 && n > 80 || n > 4096 {
 			t.Errorf("for %d streams it has %d bytes", i+1, n)

@@ -2,6 +2,8 @@ package cloudwatch
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -11,13 +13,16 @@ import (
 
 	"runnerhub/shared/amazon"
 	"runnerhub/shared/buildlog"
-	"runnerhub/shared/fault"
 )
 
 const (
-	// maxStreams is how many streams a log may have: one an attempt and one for each process that
-	// appends are a few. It bounds cursors, which travel in addresses.
+	// maxStreams is how many streams of a log are read: one an attempt and one for each process that
+	// appends are a few, but a build can make as many as it likes. It bounds cursors, which travel in addresses.
 	maxStreams = 64
+	// cutName stands for the line that says so. A stream cannot be called like that.
+	cutName = ":"
+	// maxPlaces is how many places a cursor holds: those in the streams, and whether that line was answered.
+	maxPlaces = maxStreams + 1
 	// maxEvents is the most that one call answers.
 	maxEvents = 10_000
 	// minEvents is the least that is asked for of a build's output, of which much may fall away: the
@@ -55,22 +60,22 @@ func (s *stream) ours() bool {
 
 // Read implements buildlog.Log. It makes one call to find the streams, and one or a few for each of them. When a place that
 // CloudWatch gave has expired, which takes a day, the stream is read from its beginning and what was answered is left out.
-func (l *Log) Read(ctx context.Context, build, cursor string, limit int) (buildlog.Page, error) {
-	if err := buildlog.CheckBuild(build); err != nil {
+func (l *Log) Read(ctx context.Context, name, cursor string, limit int) (buildlog.Page, error) {
+	if err := buildlog.CheckName(name); err != nil {
 		return buildlog.Page{}, err
 	}
 	if err := buildlog.CheckLimit(limit); err != nil {
 		return buildlog.Page{}, err
 	}
-	places, err := parseCursor(build, cursor)
+	places, err := parseCursor(name, cursor)
 	if err != nil {
 		return buildlog.Page{}, err
 	}
-	names, err := l.streams(ctx, build)
+	names, more, err := l.streams(ctx, name)
 	if err != nil {
 		return buildlog.Page{}, err
 	}
-	streams := make([]*stream, 0, len(names))
+	streams := make([]*stream, 0, len(names)+1)
 	for _, name := range names {
 		s := &stream{name: name, place: places[idOf(name)]}
 		if err := l.fetch(ctx, s, limit); err != nil {
@@ -78,41 +83,56 @@ func (l *Log) Read(ctx context.Context, build, cursor string, limit int) (buildl
 		}
 		streams = append(streams, s)
 	}
+	if more {
+		streams = append(streams, l.cut(places))
+	}
 	lines := merge(streams, limit)
 	kept := map[streamID]place{}
 	for _, s := range streams {
 		kept[idOf(s.name)] = s.place
 	}
 	for id, p := range places { // a stream that was not found this time may be found the next
-		if _, found := kept[id]; !found && len(kept) < maxStreams {
+		if _, found := kept[id]; !found && len(kept) < maxPlaces {
 			kept[id] = p
 		}
 	}
-	return buildlog.Page{Lines: lines, Cursor: makeCursor(build, kept)}, nil
+	return buildlog.Page{Lines: lines, Cursor: makeCursor(name, kept)}, nil
 }
 
-// streams answers the names of the build's streams.
-func (l *Log) streams(ctx context.Context, build string) (names []string, err error) {
+// cut is a stream of one line, that there is more than is read here. It comes behind what the others have.
+func (l *Log) cut(places map[streamID]place) *stream {
+	s := &stream{name: cutName, place: places[idOf(cutName)], end: true}
+	s.after = s.place
+	if s.last == 0 {
+		text := fmt.Sprintf("The log is cut here: it has more than %d streams, and what the others hold is not shown. A build has one an attempt.", maxStreams)
+		s.pending = []numbered{{buildlog.Line{Time: l.deps.Now().UTC(), Text: text}, 1, math.MaxInt64}}
+		s.after.base, s.after.last = 1, 1
+	}
+	return s
+}
+
+// streams answers the names of the log's streams, the first ones of more.
+func (l *Log) streams(ctx context.Context, log string) (names []string, more bool, err error) {
 	var token *string
 	for {
 		var out *cloudwatchlogs.DescribeLogStreamsOutput
 		err := l.call(ctx, false, "the build log does not answer", func(ctx context.Context) (err error) {
 			out, err = l.client.DescribeLogStreams(ctx, &cloudwatchlogs.DescribeLogStreamsInput{
-				LogGroupName: &l.deps.Group, LogStreamNamePrefix: aws.String(build + "/"), NextToken: token,
+				LogGroupName: &l.deps.Group, LogStreamNamePrefix: aws.String(log + "/"), NextToken: token,
 			})
 			return err
 		})
 		if err != nil {
-			return nil, l.noGroup(err)
+			return nil, false, l.noGroup(err)
 		}
 		for _, s := range out.LogStreams {
 			names = append(names, aws.ToString(s.LogStreamName))
 		}
 		if len(names) > maxStreams {
-			return nil, fault.New(fault.Internal, "the log of build %s has more than %d streams: something else writes to the log group %s", build, maxStreams, l.deps.Group)
+			return names[:maxStreams], true, nil
 		}
 		if token = out.NextToken; token == nil {
-			return names, nil
+			return names, false, nil
 		}
 	}
 }

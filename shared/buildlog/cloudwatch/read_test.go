@@ -295,22 +295,17 @@ func TestStreamsComeAndGo(t *testing.T) {
 
 func TestReadErrors(t *testing.T) {
 	t.Parallel()
-	var many []string
-	for i := range maxStreams + 1 {
-		many = append(many, fmt.Sprintf("b/%d", i))
-	}
 	for name, test := range map[string]struct {
 		answers []amazontest.Answer
 		calls   int
 		kind    fault.Kind
 		says    string
 	}{
-		"no group":             {[]amazontest.Answer{refusal("ResourceNotFoundException")}, 1, fault.Internal, "no log group builds"},
-		"throttled":            {[]amazontest.Answer{refusal("ThrottlingException")}, 3, fault.Unavailable, ""},
-		"throttled, reading":   {[]amazontest.Answer{found("b/1/x"), refusal("ThrottlingException")}, 4, fault.Unavailable, ""},
-		"trouble of its own":   {[]amazontest.Answer{{Status: 503, Body: `{"__type":"ServiceUnavailableException"}`}}, 3, fault.Unavailable, ""},
-		"no permission":        {[]amazontest.Answer{refusal("AccessDeniedException")}, 1, fault.Internal, ""},
-		"far too many streams": {[]amazontest.Answer{found(many...)}, 1, fault.Internal, "more than 64 streams"},
+		"no group":           {[]amazontest.Answer{refusal("ResourceNotFoundException")}, 1, fault.Internal, "no log group builds"},
+		"throttled":          {[]amazontest.Answer{refusal("ThrottlingException")}, 3, fault.Unavailable, ""},
+		"throttled, reading": {[]amazontest.Answer{found("b/1/x"), refusal("ThrottlingException")}, 4, fault.Unavailable, ""},
+		"trouble of its own": {[]amazontest.Answer{{Status: 503, Body: `{"__type":"ServiceUnavailableException"}`}}, 3, fault.Unavailable, ""},
+		"no permission":      {[]amazontest.Answer{refusal("AccessDeniedException")}, 1, fault.Internal, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -325,6 +320,35 @@ func TestReadErrors(t *testing.T) {
 	l, service := over(t, refusal("ThrottlingException"), found("b/1/x"), refusal("ThrottlingException"), events("f/1", said(1, "one")))
 	if got := texts(read(t, l, "", 10)); got != "one" || len(service.Requests()) != 4 {
 		t.Errorf("throttled for a moment: %q after %d calls", got, len(service.Requests()))
+	}
+}
+
+// A build can make as many streams of its log as it likes. What is read of it ends with a line that says so, once, and what the
+// first streams go on to hold is read on.
+func TestTooManyStreams(t *testing.T) {
+	t.Parallel()
+	many := make([]string, 0, maxStreams+1)
+	for i := range maxStreams + 1 {
+		many = append(many, fmt.Sprintf("b/%02d/x", i))
+	}
+	answers := []amazontest.Answer{found(many...), events("", said(2, "two"))}
+	for range maxStreams - 1 {
+		answers = append(answers, events(""))
+	}
+	answers = append(answers, found(many...), events("", said(2, "two"), said(3, "three")), events(""))
+	l, service := over(t, answers...)
+	page := read(t, l, "", 10)
+	if got := texts(page); !strings.HasPrefix(got, "two The log is cut here") || !strings.Contains(got, "more than 64 streams") {
+		t.Errorf("read %q", got)
+	}
+	if strings.Contains(asked(t, service), many[maxStreams]) {
+		t.Error("more streams were read than a cursor holds")
+	}
+	if n := len(page.Lines); n != 2 || page.Lines[1].Time.IsZero() {
+		t.Errorf("the lines are %+v", page.Lines)
+	}
+	if got := texts(read(t, l, page.Cursor, 10)); got != "three" {
+		t.Errorf("read on %q", got)
 	}
 }
 

@@ -98,7 +98,7 @@ func (l *Log) Append(_ context.Context, build string, lines ...buildlog.Line) er
 // newline, or nil when there is none. When its writer is alive after all, and has completed
 // the line meanwhile, it ends an empty line, which is left out as well.
 func (l *Log) open(build string) (f *os.File, torn []byte, err error) {
-	if err := buildlog.CheckBuild(build); err != nil {
+	if err := buildlog.CheckName(build); err != nil {
 		return nil, nil, err
 	}
 	f, err = l.root.OpenFile(name(build), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
@@ -121,7 +121,7 @@ func (l *Log) open(build string) (f *os.File, torn []byte, err error) {
 
 // Read implements buildlog.Log. It reads at most 1 MiB, wherever in the log the cursor is.
 func (l *Log) Read(_ context.Context, build, cursor string, limit int) (buildlog.Page, error) {
-	if err := buildlog.CheckBuild(build); err != nil {
+	if err := buildlog.CheckName(build); err != nil {
 		return buildlog.Page{}, err
 	}
 	if err := buildlog.CheckLimit(limit); err != nil {

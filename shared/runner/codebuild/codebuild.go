@@ -62,7 +62,7 @@ type Deps struct {
 	Config  aws.Config
 	Project string // name of the build project
 	// LogGroup is where builds write their output, each attempt into one stream whose name
-	// begins with "<build>/<attempt>/". Empty for who starts none.
+	// begins with "<log>/<attempt>/". Empty for who starts none.
 	LogGroup string
 }
 
@@ -113,13 +113,15 @@ func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
 	if r.deps.LogGroup == "" {
 		return nil, errors.New("starting a build: this runner was opened without a log group")
 	}
-	if err := buildlog.CheckBuild(job.Build); err != nil {
+	if err := buildlog.CheckName(job.Log); err != nil {
 		return nil, err
 	}
 	address, err := url.Parse(job.Address)
 	switch {
 	case len(job.Attempt) > maxAttempt || !attemptPattern.MatchString(job.Attempt): // the number in the pattern would cost each start of a process
 		return nil, fault.New(fault.Invalid, "the attempt's id is not of up to 128 letters, digits, dots, dashes and underscores")
+	case job.Build == "":
+		return nil, fault.New(fault.Invalid, "a job needs a build")
 	case err != nil || address.Host == "" || (address.Scheme != "http" && address.Scheme != "https"):
 		return nil, fault.New(fault.Invalid, "builds on CodeBuild reach the server by http or https only")
 	case job.Ticket.Empty() || job.Timeout <= 0:
@@ -134,7 +136,7 @@ func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
 		TimeoutInMinutesOverride:       aws.Int32(min(minutes, int32(MaxTimeout/time.Minute))),
 		QueuedTimeoutInMinutesOverride: aws.Int32(queuedTimeout),
 		LogsConfigOverride: &types.LogsConfig{CloudWatchLogs: &types.CloudWatchLogsConfig{
-			Status: types.LogsConfigStatusTypeEnabled, GroupName: &r.deps.LogGroup, StreamName: aws.String(job.Build + "/" + job.Attempt),
+			Status: types.LogsConfigStatusTypeEnabled, GroupName: &r.deps.LogGroup, StreamName: aws.String(job.Log + "/" + job.Attempt),
 		}},
 	}
 	for _, v := range [][2]string{
@@ -281,6 +283,15 @@ func variable(b types.Build, name string) string {
 	return ""
 }
 
+// logName is the name of the build's log, which is for nobody to see.
+func logName(b types.Build) string {
+	if b.Logs == nil || b.Logs.CloudWatchLogs == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(aws.ToString(b.Logs.CloudWatchLogs.StreamName), "/")
+	return name
+}
+
 // stateOf reads a build. The agent's verdict goes before CodeBuild's, which tells no more than success from failure.
 func stateOf(b types.Build) runner.State {
 	phase := types.BuildPhaseType(aws.ToString(b.CurrentPhase))
@@ -292,8 +303,10 @@ func stateOf(b types.Build) runner.State {
 		return runner.State{Phase: runner.Running}
 	}
 	ended := func(result runner.Result, detail string) runner.State {
-		if ticket := variable(b, runner.TicketVariable); ticket != "" {
-			detail = strings.ReplaceAll(detail, ticket, secret.Mask)
+		for _, hidden := range []string{variable(b, runner.TicketVariable), logName(b)} {
+			if hidden != "" {
+				detail = strings.ReplaceAll(detail, hidden, secret.Mask)
+			}
 		}
 		return runner.State{Phase: runner.Ended, Result: result, Detail: strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "")}
 	}

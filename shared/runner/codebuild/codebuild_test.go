@@ -193,12 +193,12 @@ func (s *site) lines(_ context.Context, group, stream string, lines []endpoint.L
 }
 
 // log answers a build's log: of what is in its streams, the lines in the agent's form.
-func (s *site) log(build string) []buildlog.Line {
+func (s *site) log(name string) []buildlog.Line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []buildlog.Line
 	for _, stream := range s.order {
-		if !strings.HasPrefix(stream, build+"/") {
+		if !strings.HasPrefix(stream, name+"/") {
 			continue
 		}
 		for _, l := range s.logs[stream] {
@@ -321,7 +321,7 @@ func subject(t *testing.T, f *front) runnertest.Subject {
 			var once sync.Once
 			return runnertest.Instance{
 				Runner: behind{r, f},
-				Log:    func(_ *testing.T, build string) []buildlog.Line { return s.log(build) },
+				Log:    func(_ *testing.T, name string) []buildlog.Line { return s.log(name) },
 				Close:  func() { once.Do(func() { s.listen(nil) }) },
 			}
 		},
@@ -335,7 +335,7 @@ func TestStartingNeedsALogGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Start(t.Context(), runner.Job{Build: "b", Attempt: "a", Address: "https://ci.example.com", Ticket: secret.New("t"), Timeout: time.Minute}); !fault.Is(err, fault.Internal) {
+	if _, err := r.Start(t.Context(), runner.Job{Build: "b", Log: "l", Attempt: "a", Address: "https://ci.example.com", Ticket: secret.New("t"), Timeout: time.Minute}); !fault.Is(err, fault.Internal) {
 		t.Errorf("started without a log group: %v", err)
 	}
 }

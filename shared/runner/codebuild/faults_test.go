@@ -47,7 +47,7 @@ func newStage(t *testing.T, f *front, change func(*endpoint.Deps)) *stage {
 
 func (s *stage) job(name string) runner.Job {
 	return runner.Job{
-		Build: "b-" + name, Attempt: "a-" + name, Address: s.server.URL, Ticket: secret.New(runnertest.TicketOf(name)), Timeout: time.Minute,
+		Build: "b-" + name, Log: "l-" + name, Attempt: "a-" + name, Address: s.server.URL, Ticket: secret.New(runnertest.TicketOf(name)), Timeout: time.Minute,
 	}
 }
 
@@ -95,9 +95,9 @@ func (s *stage) heard() string {
 	}
 }
 
-func (s *stage) ran(build string) int {
+func (s *stage) ran(name string) int {
 	n := 0
-	for _, l := range s.log(build) {
+	for _, l := range s.log(name) {
 		if l.Step == "one" && l.Text == "ran" {
 			n++
 		}
@@ -129,8 +129,8 @@ func lostAnswers(s *stage) {
 	if state := s.ends(ref); state.Result != runner.Succeeded {
 		s.Errorf("State = %+v", state)
 	}
-	if _, claims, _ := s.server.Last("all"); claims != 1 || s.ran("b-all") != 1 {
-		s.Errorf("%d claims, ran %d times", claims, s.ran("b-all"))
+	if _, claims, _ := s.server.Last("all"); claims != 1 || s.ran("l-all") != 1 {
+		s.Errorf("%d claims, ran %d times", claims, s.ran("l-all"))
 	}
 }
 
@@ -173,7 +173,7 @@ func noAgent(want string) func(*stage) {
 		}
 		s.heard() // its beginning; by the time of the next its log is whole
 		s.heard()
-		log := s.log("b-none")
+		log := s.log("l-none")
 		if len(log) != 1 || log[0].Step != "" || !strings.HasPrefix(log[0].Text, want) || !strings.HasSuffix(log[0].Text, "not found") || time.Since(log[0].Time).Abs() > time.Hour {
 			s.Errorf("the log is %+v", log)
 		}
@@ -199,8 +199,8 @@ func tokenForgotten(s *stage) {
 		s.Errorf("State = %+v", state)
 	}
 	_, claims, _ := s.server.Last("two")
-	if claims != 1 || s.ran("b-two") != 1 {
-		s.Errorf("%d claims were looked at, it ran %d times", claims, s.ran("b-two"))
+	if claims != 1 || s.ran("l-two") != 1 {
+		s.Errorf("%d claims were looked at, it ran %d times", claims, s.ran("l-two"))
 	}
 	lost := s.heard()
 	for range 3 { // a beginning and an end of each
@@ -341,7 +341,7 @@ func refusal(status int, kind, message string) amazontest.Answer {
 const theTicket = "tiCket4d8f00c2"
 
 func aJob() runner.Job {
-	return runner.Job{Build: "b1", Attempt: "a1", Address: "https://hub.example.org/", Ticket: secret.New(theTicket), Timeout: 90*time.Second + 1}
+	return runner.Job{Build: "b1", Log: "l1", Attempt: "a1", Address: "https://hub.example.org/", Ticket: secret.New(theTicket), Timeout: 90*time.Second + 1}
 }
 
 func TestRefusals(t *testing.T) {
@@ -410,7 +410,7 @@ func TestRequest(t *testing.T) {
 		body := service.Requests()[i].Body
 		for _, part := range []string{
 			want, `"projectName":"builds"`, `"idempotencyToken":"a1"`, `"queuedTimeoutInMinutesOverride":480`,
-			`"logsConfigOverride":{"cloudWatchLogs":{"groupName":"/runnerhub/builds","status":"ENABLED","streamName":"b1/a1"}}`,
+			`"logsConfigOverride":{"cloudWatchLogs":{"groupName":"/runnerhub/builds","status":"ENABLED","streamName":"l1/a1"}}`,
 			`"environmentVariablesOverride":[{"name":"RUNNERHUB_ADDRESS","type":"PLAINTEXT","value":"https://hub.example.org"},` +
 				`{"name":"RUNNERHUB_TICKET","type":"PLAINTEXT","value":"` + theTicket + `"},{"name":"RUNNERHUB_BUILD_ID","type":"PLAINTEXT","value":"b1"},` +
 				`{"name":"RUNNERHUB_ATTEMPT","type":"PLAINTEXT","value":"a1"}]`,
@@ -421,15 +421,16 @@ func TestRequest(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*runner.Job){
-		"no build":           func(j *runner.Job) { j.Build = "" },
-		"a build's odd name": func(j *runner.Job) { j.Build = "a/b" },
-		"no attempt":         func(j *runner.Job) { j.Attempt = "" },
-		"an odd attempt":     func(j *runner.Job) { j.Attempt = "a:b" },
-		"a socket":           func(j *runner.Job) { j.Address = runner.SocketScheme + "/run/hub" },
-		"no address":         func(j *runner.Job) { j.Address = "" },
-		"no ticket":          func(j *runner.Job) { j.Ticket = secret.Text{} },
-		"no time":            func(j *runner.Job) { j.Timeout = 0 },
-		"too much time":      func(j *runner.Job) { j.Timeout = codebuild.MaxTimeout + 1 },
+		"no build":         func(j *runner.Job) { j.Build = "" },
+		"no log":           func(j *runner.Job) { j.Log = "" },
+		"a log's odd name": func(j *runner.Job) { j.Log = "a/b" },
+		"no attempt":       func(j *runner.Job) { j.Attempt = "" },
+		"an odd attempt":   func(j *runner.Job) { j.Attempt = "a:b" },
+		"a socket":         func(j *runner.Job) { j.Address = runner.SocketScheme + "/run/hub" },
+		"no address":       func(j *runner.Job) { j.Address = "" },
+		"no ticket":        func(j *runner.Job) { j.Ticket = secret.Text{} },
+		"no time":          func(j *runner.Job) { j.Timeout = 0 },
+		"too much time":    func(j *runner.Job) { j.Timeout = codebuild.MaxTimeout + 1 },
 	} {
 		job := aJob()
 		change(&job)

@@ -30,7 +30,7 @@ func needsRoot(t *testing.T) {
 
 func job(server *runnertest.Server, name string) runner.Job {
 	return runner.Job{
-		Build: "b-" + name, Attempt: "a-" + name, Address: server.URL,
+		Build: "b-" + name, Log: "b-" + name, Attempt: "a-" + name, Address: server.URL,
 		Ticket: secret.New(runnertest.TicketOf(name)), Timeout: time.Minute,
 	}
 }
@@ -332,7 +332,7 @@ func TestRefused(t *testing.T) {
 		"no ticket":  func(j *runner.Job) { j.Ticket = secret.Text{} },
 		"no time":    func(j *runner.Job) { j.Timeout = 0 },
 	} {
-		j := runner.Job{Build: "b", Attempt: "a", Address: "http://127.0.0.1", Ticket: secret.New("t"), Timeout: time.Minute}
+		j := runner.Job{Build: "b", Log: "b", Attempt: "a", Address: "http://127.0.0.1", Ticket: secret.New("t"), Timeout: time.Minute}
 		change(&j)
 		if _, err := r.Start(t.Context(), j); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: Start = %v", name, err)
@@ -370,7 +370,7 @@ func serverMode() int {
 	})
 	if err == nil {
 		_, err = r.Start(context.Background(), runner.Job{
-			Build: "b-" + name, Attempt: "a-" + name, Address: address, Ticket: secret.New(runnertest.TicketOf(name)), Timeout: time.Minute,
+			Build: "b-" + name, Log: "b-" + name, Attempt: "a-" + name, Address: address, Ticket: secret.New(runnertest.TicketOf(name)), Timeout: time.Minute,
 		})
 	}
 	if err != nil {

@@ -162,8 +162,8 @@ func (r *Runner) Start(ctx context.Context, job runner.Job) (string, error) {
 	switch {
 	case !attemptPattern.MatchString(job.Attempt):
 		return "", fault.New(fault.Invalid, "the attempt's id cannot name a folder")
-	case job.Build == "" || job.Address == "" || job.Ticket.Empty() || job.Timeout <= 0:
-		return "", fault.New(fault.Invalid, "a job needs build, address, ticket and timeout")
+	case job.Build == "" || job.Log == "" || job.Address == "" || job.Ticket.Empty() || job.Timeout <= 0:
+		return "", fault.New(fault.Invalid, "a job needs build, log, address, ticket and timeout")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -239,7 +239,7 @@ func (r *Runner) start(ctx context.Context, job runner.Job) (err error) {
 	if err := r.restore(); err != nil {
 		return fmt.Errorf("make the runner's folder again: %w", err)
 	}
-	log, err := r.Log(ctx, job.Build)
+	log, err := r.Log(ctx, job.Log)
 	if err != nil {
 		return fmt.Errorf("open the build's log: %w", err)
 	}

@@ -114,7 +114,7 @@ func (b *bench) open() {
 // job is the job of a build.
 func (b *bench) job(name string) runner.Job {
 	return runner.Job{
-		Build: "b-" + name, Attempt: "a-" + name, Address: b.server.URL,
+		Build: "b-" + name, Log: "l-" + name, Attempt: "a-" + name, Address: b.server.URL,
 		Ticket: secret.New(TicketOf(name)), Timeout: 5 * time.Minute,
 	}
 }
@@ -180,7 +180,7 @@ func (b *bench) eventually(is func() bool, what func() string) {
 func (b *bench) text(name string) string {
 	b.Helper()
 	var all []string
-	for _, l := range b.Log(b.T, "b-"+name) {
+	for _, l := range b.Log(b.T, "l-"+name) {
 		all = append(all, l.Step+": "+l.Text)
 	}
 	return strings.Join(all, "\n") + "\n"
@@ -246,7 +246,7 @@ func succeeds(b *bench) {
 	if got := b.text("ok"); !strings.Contains(got, want) {
 		b.Errorf("log:\n%s\nwant in it:\n%s", got, want)
 	}
-	for _, l := range b.Log(b.T, "b-ok") {
+	for _, l := range b.Log(b.T, "l-ok") {
 		if l.Time.IsZero() {
 			b.Errorf("line without time: %+v", l)
 		}
