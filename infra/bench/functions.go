@@ -91,8 +91,8 @@ type built struct {
 	path     string
 	zipped   int64 // for this machine
 	deployed int64 // its zip for the deployed architecture, which this machine cannot start
-	starts sample
-	memory []int64 // resident at the first poll
+	starts   sample
+	memory   []int64 // resident at the first poll
 }
 
 // benchFunctions builds each function as it is deployed and a bare handler beside it, and compares their zips and how long they
