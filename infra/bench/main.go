@@ -42,7 +42,7 @@ func main() {
 }
 
 // atMost is after how long everything is given up.
-const atMost = 30 * time.Minute
+const atMost = 90 * time.Minute
 
 // scale is how much is measured.
 type scale struct {
