@@ -1,6 +1,6 @@
 // Command apps shows and makes workspaces and apps, and shows what came for them.
 //
-// Trigger: the routes of httpapi.Apps, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
+// Trigger: the routes of httpapi.Apps, by the HTTP API. Timeout: 29 s, of which the work may take 20 and recording what came of it 8; the gateway gives up after 30.
 //
 // Retries: none. Who asked sees what came of it and may ask again; reading changes nothing, and what was made is in the list.
 //

@@ -1,6 +1,6 @@
 // Command auth signs people in and out, takes browsers back from Bitbucket, and keeps API tokens.
 //
-// Trigger: the routes of httpapi.Auth, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
+// Trigger: the routes of httpapi.Auth, by the HTTP API. Timeout: 29 s, of which the work may take 20 and recording what came of it 8; the gateway gives up after 30.
 //
 // Retries: none. A browser that comes back from Bitbucket has one try: its state ends with it, and the page says to start again.
 //

@@ -1,6 +1,6 @@
 // Command builds shows builds, their logs and pages, asks for replays of deliveries, and is what the agents of builds talk to.
 //
-// Trigger: the routes of httpapi.Builds and httpapi.Agents, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
+// Trigger: the routes of httpapi.Builds and httpapi.Agents, by the HTTP API. Timeout: 29 s, of which the work may take 20 and recording what came of it 8; the gateway gives up after 30.
 //
 // Retries: by agents, which repeat what was not answered, for minutes; a claim or a report that comes again is answered as the first.
 //

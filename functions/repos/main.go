@@ -1,6 +1,6 @@
 // Command repos shows and begins connections to Bitbucket, and ties repositories to apps.
 //
-// Trigger: the routes of httpapi.Repos, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
+// Trigger: the routes of httpapi.Repos, by the HTTP API. Timeout: 29 s, of which the work may take 20 and recording what came of it 8; the gateway gives up after 30.
 //
 // Retries: none. Whoever ties a repository may do so again, with the same outcome: one hook, with the secret that is stored.
 //

@@ -1,6 +1,6 @@
 // Command schedules shows, makes, changes and deletes the schedules of apps.
 //
-// Trigger: the routes of httpapi.Schedules, by the HTTP API. Timeout: 29 s, of which the work may take 25; the gateway gives up after 30.
+// Trigger: the routes of httpapi.Schedules, by the HTTP API. Timeout: 29 s, of which the work may take 20 and recording what came of it 8; the gateway gives up after 30.
 //
 // Retries: none. Who asked sees what came of it and may ask again; what the timetable was not told, the sweep tells it.
 //

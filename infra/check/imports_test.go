@@ -22,7 +22,7 @@ func layers() []layer {
 		{"words that everything uses", "secret fault"},
 		{"the vocabulary", "ci"},
 		{contracts, "table queue blob vault runner timetable buildlog credential"},
-		{"pure packages, a Bitbucket client, what drivers have in common", "pipeline bitbucket datafile amazon crashtest random setting"},
+		{"pure packages, a Bitbucket client, what drivers have in common", "budget pipeline bitbucket datafile amazon crashtest random setting"},
 		{drivers, ""},
 		{"what is persisted; what stands inside a build", "store agent"},
 		{"what use cases have in common", "access consent grant message timekeeper"},

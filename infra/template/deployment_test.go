@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"runnerhub/infra/template"
+	"runnerhub/shared/budget"
 )
 
 const (
@@ -552,6 +553,36 @@ func TestPublic(t *testing.T) {
 	for _, r := range stack.Rates {
 		if f, _ := stack.Function(r.Function); r.Every != time.Minute || r.Retries != 0 || f.Async.Retries != 0 {
 			t.Errorf("%s: %+v, %+v", f.ID, r, f.Async)
+		}
+	}
+}
+
+// TestBudgets holds the functions' timeouts against how their time is divided: Lambda kills what is at work when it is over, and
+// what came of a call by then has to be recorded, the new tokens of a connection first of all.
+func TestBudgets(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	paths := map[string][]string{}
+	for _, r := range stack.Routes {
+		paths[r.Function] = append(paths[r.Function], r.Path)
+	}
+	for _, f := range stack.Functions {
+		role, _ := stack.Role(f.Role)
+		may := func(action string) bool {
+			return slices.ContainsFunc(role.Policy, func(s template.Statement) bool { return slices.Contains(s.Actions, action) })
+		}
+		need := budget.Recording + budget.Telling + budget.Request // a batch has no less time for its work than a request
+		switch {
+		case slices.Equal(paths[f.ID], []string{"/hooks/{hook}"}):
+			need = budget.Hook + budget.Answer
+			if may("dynamodb:UpdateItem") {
+				t.Errorf("%s writes, and there is no time for it after its work", f.ID)
+			}
+		case paths[f.ID] != nil:
+			need = budget.Request + budget.Recording + budget.Answer
+		}
+		if f.Timeout < need {
+			t.Errorf("%s is killed after %v, and needs %v", f.ID, f.Timeout, need)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
@@ -88,7 +89,7 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 		Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image,
 	})
 	// The runner has been asked: what came of it is recorded even if time ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	attempt := b.Attempt
 	switch {

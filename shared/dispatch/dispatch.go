@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/budget"
 	"runnerhub/shared/buildlog"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
@@ -66,8 +67,6 @@ const (
 	WaitLimit = 24 * time.Hour
 	// fullPause is how long a runner without capacity is left alone.
 	fullPause = 10 * time.Second
-	// recordTimeout is how long recording the outcome of a start may take.
-	recordTimeout = 10 * time.Second
 	// maxAttempts is how often a build is given to the runner before it is given up.
 	maxAttempts = 5
 	// undecided is after how long a delivery that could not be decided is looked at.
@@ -173,7 +172,7 @@ func (d *Dispatch) decideAll(ctx context.Context, record store.Delivery, msg mes
 		return d.decided(ctx, record)
 	}
 	// The caller's time may be what ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	if err := d.undecided(ctx, record, cause); err != nil || record.Content.Considered == before {
 		return errors.Join(cause, err)

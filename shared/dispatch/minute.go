@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
@@ -58,7 +59,7 @@ func (d *Dispatch) minute(ctx context.Context, msg message.Dispatch) error {
 // came records what came of a minute, unless a later one is on the record.
 func (d *Dispatch) came(ctx context.Context, schedule string, last ci.Occasion) error {
 	// The caller's time may be what ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	_, err := d.Store.ChangeSchedule(ctx, schedule, func(s *store.Schedule) (bool, error) {
 		if s.Last.Over(last.Minute) {

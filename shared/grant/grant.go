@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/secret"
@@ -36,10 +37,9 @@ const (
 	margin = 5 * time.Minute
 	// lease is how long a refresher keeps others away. All that it does ends before
 	// that: obtaining the data key, the call to Bitbucket, and storing what came of it.
-	lease        = 30 * time.Second
-	sealTimeout  = 5 * time.Second
-	callTimeout  = 15 * time.Second
-	storeTimeout = 8 * time.Second
+	lease       = 30 * time.Second
+	sealTimeout = 5 * time.Second
+	callTimeout = 15 * time.Second
 	// idle is after how long an unused grant is refreshed all the same: Bitbucket
 	// drops refresh tokens that were not used for three months.
 	idle = 30 * 24 * time.Hour
@@ -225,7 +225,7 @@ func (k *Keeper) refresh(ctx context.Context, g store.Grant, old secret.Text) (s
 	if err != nil {
 		return secret.Text{}, errors.Join(err, k.release(ctx, g, func(*store.Grant) {}))
 	}
-	calling, cancel := context.WithTimeout(ctx, min(callTimeout, g.LeaseUntil.Sub(k.Now())-storeTimeout))
+	calling, cancel := context.WithTimeout(ctx, min(callTimeout, g.LeaseUntil.Sub(k.Now())-budget.Recording))
 	fresh, err := k.Bitbucket.Refresh(calling, old)
 	cancel()
 	if fault.Is(err, fault.Revoked) {
@@ -291,7 +291,7 @@ func notNow(wait time.Duration, cause error) error {
 // is an error: somebody else has been at work on the tokens. It is not given up because
 // a caller lost patience: the old pair may be dying, and others wait for the lease.
 func (k *Keeper) release(ctx context.Context, g store.Grant, edit func(*store.Grant)) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	held := false
 	stored, err := k.Store.ChangeGrant(ctx, g.Connection, func(now *store.Grant) bool {

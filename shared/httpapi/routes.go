@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/connect"
 	"runnerhub/shared/control"
@@ -23,8 +24,8 @@ const (
 )
 
 const (
-	deadline     = 25 * time.Second // API Gateway gives up after 30
-	hookDeadline = 8 * time.Second  // Bitbucket gives up after 10
+	deadline     = budget.Request
+	hookDeadline = budget.Hook
 )
 
 // route is one line of the table.

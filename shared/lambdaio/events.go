@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/queue"
 )
 
@@ -98,7 +99,7 @@ func (h eventHandler) Invoke(ctx context.Context, payload []byte) ([]byte, error
 // change hands a change on as if it were a message: one that is refused is told of in the
 // log, and a panic fails the event, not the process.
 func (h eventHandler) change(ctx context.Context, e event, c Change) error {
-	work, _ := deadlines(ctx)
+	ctx, work, _ := deadlines(ctx)
 	m := queue.Message{ID: e.ID, Attempt: 1, Deadline: work}
 	outcome := queue.Work(ctx, func(ctx context.Context, _ queue.Message) error { return h.Change(ctx, c) }, m, e.Source, h.Log)
 	if outcome.Again {
@@ -108,26 +109,25 @@ func (h eventHandler) change(ctx context.Context, e event, c Change) error {
 }
 
 func (h eventHandler) due(ctx context.Context, by time.Time) error {
-	work, _ := deadlines(ctx)
+	ctx, work, _ := deadlines(ctx)
 	ctx, cancel := context.WithDeadline(ctx, work)
 	defer cancel()
 	return h.Due(ctx, by)
 }
 
-// Of an invocation the last part is not for handlers: when their time is over, some still record what came of a call
-// to Bitbucket or to a runner, for up to 10 seconds, and what they leave has to be told.
-const (
-	forPauses = 12 * time.Second
-	forAnswer = 500 * time.Millisecond
-)
+// forAnswer is the least that is left when it has been told what a batch left.
+const forAnswer = 500 * time.Millisecond
 
-// deadlines answers until when handlers work, and until when it is told what they left.
-func deadlines(ctx context.Context) (work, tell time.Time) {
+// deadlines answers until when handlers work, and until when it is told what they left. Of an invocation the last part is not
+// for handlers: when their time is over, they still record what came of a call to Bitbucket or to a runner, which
+// the context that is answered bounds. Of an invocation that is short, the parts are.
+func deadlines(ctx context.Context) (recorded context.Context, work, tell time.Time) {
 	now := time.Now()
 	end, ok := ctx.Deadline()
 	if !ok {
 		end = now.Add(15 * time.Minute) // nothing runs longer on Lambda
 	}
 	left := end.Sub(now)
-	return end.Add(-min(forPauses, left/4)), end.Add(-min(forAnswer, left/40))
+	recorded = budget.Until(ctx, end.Add(-min(budget.Telling, left/12)))
+	return recorded, end.Add(-min(budget.Recording+budget.Telling, left/4)), end.Add(-min(forAnswer, left/40))
 }

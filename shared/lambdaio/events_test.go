@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/queue"
 )
@@ -267,6 +269,55 @@ func TestTimeIsLeftForEnds(t *testing.T) {
 			t.Errorf("it took %v, %v", took, err)
 		}
 	})
+}
+
+// When the time of work is over, what came of it is recorded for as long as there is room in the invocation, and no longer.
+func TestTimeIsLeftForRecording(t *testing.T) {
+	t.Parallel()
+	records := func(ctx context.Context) error {
+		<-ctx.Done()
+		ctx, cancel := budget.Record(ctx)
+		defer cancel()
+		<-ctx.Done() // the table does not answer
+		ctx, cancel = budget.Record(ctx)
+		defer cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	served := func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), budget.Request)
+		defer cancel()
+		if records(ctx) != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}
+	q := &paused{}
+	for name, test := range map[string]struct {
+		limit, want time.Duration
+		handler     lambda.Handler
+		payload     []byte
+	}{
+		"a request": {29 * time.Second, 28 * time.Second, HTTP(http.HandlerFunc(served)), []byte(`{"version":"2.0","rawPath":"/","requestContext":{"domainName":"x","http":{"method":"GET","sourceIp":"::1"}}}`)},
+		"a batch": {
+			time.Minute, 56 * time.Second,
+			handler(t, Events{Messages: &Messages{Queue: q, Name: "q", Handle: func(ctx context.Context, _ queue.Message) error { return records(ctx) }}}), batch(t, 3),
+		},
+		"a tick":   {time.Minute, 56 * time.Second, handler(t, Events{Due: func(ctx context.Context, _ time.Time) error { return records(ctx) }}), changeEvent(t, "aws.events", "Scheduled Event", `{}`)},
+		"a change": {time.Minute, 56 * time.Second, handler(t, Events{Change: func(ctx context.Context, _ Change) error { return records(ctx) }}), changeEvent(t, "aws.codebuild", "CodeBuild Build State Change", `{"build-id":"x"}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), test.limit)
+				defer cancel()
+				began := time.Now()
+				out, err := test.handler.Invoke(ctx, test.payload)
+				if took := time.Since(began); took != test.want || (err == nil) != (out != nil) {
+					t.Errorf("it took %v, answered %s, %v", took, out, err)
+				}
+			})
+		})
+	}
 }
 
 // What nobody expects is an error, and nothing of it is worked on.

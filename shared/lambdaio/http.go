@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/fault"
 )
 
@@ -60,6 +61,9 @@ func (g gateway) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	}
 	if c.Version != "2.0" || c.RequestContext.HTTP.Method == "" {
 		return nil, fmt.Errorf("lambdaio: this is no event of an HTTP API in payload format 2.0 (its version is %.20q), and nothing else is served here", c.Version)
+	}
+	if end, ok := ctx.Deadline(); ok { // handlers end earlier: see package budget
+		ctx = budget.Until(ctx, end.Add(-budget.Answer))
 	}
 	r, err := request(ctx, c)
 	if err != nil {

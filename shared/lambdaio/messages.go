@@ -56,7 +56,7 @@ type failure struct {
 // to be delivered again gets its pause first, which its queue would not give it.
 func (m *Messages) work(ctx context.Context, records []record, log *slog.Logger) (failures, error) {
 	// Nothing of a batch that is not understood is worked on: it comes again, and ends among the dead letters.
-	work, tell := deadlines(ctx)
+	recorded, work, tell := deadlines(ctx)
 	messages := make([]queue.Message, len(records))
 	for i, r := range records {
 		var err error
@@ -76,7 +76,7 @@ func (m *Messages) work(ctx context.Context, records []record, log *slog.Logger)
 		room <- struct{}{}
 		working.Go(func() {
 			defer func() { <-room }()
-			outcome := queue.Work(ctx, m.Handle, msg, m.Name, log)
+			outcome := queue.Work(recorded, m.Handle, msg, m.Name, log)
 			if !outcome.Again {
 				return
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
@@ -202,7 +203,7 @@ func (r *Report) failed(ctx context.Context, st store.Status, cause error) (bool
 // build, stays.
 func (r *Report) edit(ctx context.Context, st store.Status, change func(*store.Status)) error {
 	// Bitbucket has been called: what came of it is recorded even if time ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	_, _, err := r.Store.ChangeStatus(ctx, st.Ref(), func(now *store.Status) bool {
 		if now.Holder != st.Holder {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
@@ -141,7 +142,7 @@ func (r *Report) waits(ctx context.Context, claimed store.Build, reason string) 
 		return nil
 	}
 	// The caller's time may be what ran out.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	_, _, err := r.Store.ChangeBuild(ctx, claimed.ID, func(b *store.Build) (bool, error) {
 		if b.State.Final() || b.Nonce != claimed.Nonce || b.CheckedOut || b.Stopping {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"time"
 
+	"runnerhub/shared/budget"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/store"
 	"runnerhub/shared/timetable"
@@ -24,9 +25,8 @@ import (
 const (
 	// lease is how long one process keeps others away; longer than a call to the
 	// timetable and what is stored after it.
-	lease        = 30 * time.Second
-	callTimeout  = 10 * time.Second
-	storeTimeout = 8 * time.Second
+	lease       = 30 * time.Second
+	callTimeout = 10 * time.Second
 	// again is after how long a timetable that failed is told once more; less than the
 	// minute from one sweep to the next, so that each of them tries.
 	again = 45 * time.Second
@@ -80,7 +80,7 @@ func (k *Keeper) Align(ctx context.Context, id string) error {
 func (k *Keeper) take(ctx context.Context, id, holder string, told int) (s store.Schedule, mine bool, err error) {
 	if told != 0 { // the timetable was told: that is recorded even if time ran out
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		ctx, cancel = budget.Record(ctx)
 		defer cancel()
 	}
 	s, err = k.Store.ChangeSchedule(ctx, id, func(s *store.Schedule) (bool, error) {
@@ -120,7 +120,7 @@ func (k *Keeper) tell(ctx context.Context, s store.Schedule) error {
 
 // release gives the lease back and says why the timetable is still behind.
 func (k *Keeper) release(ctx context.Context, id, holder string, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	ctx, cancel := budget.Record(ctx)
 	defer cancel()
 	trouble, _ := fault.Public(cause)
 	if trouble == "" {
