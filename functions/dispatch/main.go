@@ -53,7 +53,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	}
 	decide, err := dispatch.New(dispatch.Deps{
 		Store: stored, Clients: grants, Deliveries: deliveries, Reports: reports, Runner: builder, RunnerName: builders.Name,
-		Offer: offers.CodeBuild(), Limits: limits, Address: public, BuildLog: logs,
+		Offer: offers.CodeBuild(), Forks: true, Limits: limits, Address: public, BuildLog: logs,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, NewLogName: random.ID, Log: e.Log,
 	})
 	if err != nil {

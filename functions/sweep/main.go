@@ -45,7 +45,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	}
 	lost, err := sweep.New(sweep.Deps{
 		Store: stored, Deliveries: deliveries, Reports: reports, Runner: watcher, RunnerName: builders.Name, Timekeeper: keeper,
-		WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: e.Log,
+		WaitLimit: dispatch.WaitLimit, HoldLimit: dispatch.HoldLimit, Now: time.Now, Log: e.Log,
 	})
 	if err != nil {
 		return nil, err

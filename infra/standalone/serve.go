@@ -362,7 +362,7 @@ func (s *server) useCases() error {
 	if s.dispatch, err = dispatch.New(dispatch.Deps{
 		Store: s.store, Clients: s.grants, Deliveries: s.deliveries, Reports: s.reports,
 		Runner: s.runner, RunnerName: runnerName, Offer: offer(),
-		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted,
+		Limits: store.Limits{Runner: c.concurrency}, OneWorkspace: s.restricted, Forks: s.process.Isolated(),
 		Address: s.process.Address(), BuildLog: s.buildLog,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, Log: s.log,
 	}); err != nil {
@@ -379,7 +379,7 @@ func (s *server) useCases() error {
 	}
 	if s.sweep, err = sweep.New(sweep.Deps{
 		Store: s.store, Deliveries: s.deliveries, Reports: s.reports, Runner: s.runner, RunnerName: runnerName,
-		Timekeeper: s.keeper, WaitLimit: dispatch.WaitLimit, Now: time.Now, Log: s.log,
+		Timekeeper: s.keeper, WaitLimit: dispatch.WaitLimit, HoldLimit: dispatch.HoldLimit, Now: time.Now, Log: s.log,
 	}); err != nil {
 		return err
 	}

@@ -122,12 +122,20 @@ type Build struct {
 	Target      string `json:"target,omitempty"` // of a pull request: its target branch
 	Message     string `json:"message,omitempty"`
 	Author      string `json:"author,omitempty"`
+	// Fork is the repository that has the commit, where that is not Repository: UUID with braces.
+	Fork string `json:"fork,omitempty"`
+	// Held says that the build waits, out of the line, until a member approves its commit.
+	Held       bool      `json:"held,omitempty"`
+	ApprovedBy string    `json:"approved_by,omitempty"` // nickname of the member
+	ApprovedAt time.Time `json:"approved_at,omitzero"`
 
 	Repository string `json:"repository"` // UUID with braces
 	FullName   string `json:"full_name"`
 	Connection string `json:"connection"`
 	Delivery   string `json:"delivery,omitempty"`
 	StatusKey  string `json:"status_key"`
+	// PipelineCommit is the commit whose pipeline file counts, where that is not Commit: of the target branch, 40 characters.
+	PipelineCommit string `json:"pipeline_commit,omitempty"`
 	// PipelineVersion is the version of the app's own pipeline files that it was made of; 0: of the repository's.
 	PipelineVersion int `json:"pipeline_version,omitempty"`
 

@@ -128,6 +128,7 @@ type Verdict string
 const (
 	Built        Verdict = "BUILT"         // a build was made
 	AlreadyBuilt Verdict = "ALREADY_BUILT" // the change has a build
+	Held         Verdict = "HELD"          // a build was made that waits until a member approves its commit
 	Skipped      Verdict = "SKIPPED"       // nothing to build, see the reason
 	Broken       Verdict = "BROKEN"        // a build in state ERROR was made
 	Offline      Verdict = "OFFLINE"       // the repository cannot be read: the connection is broken

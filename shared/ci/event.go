@@ -53,10 +53,11 @@ type Change struct {
 type PullRequestAction string
 
 const (
-	PullRequestOpened  PullRequestAction = "opened"
-	PullRequestUpdated PullRequestAction = "updated" // commits, target, or only the title
-	PullRequestClosed  PullRequestAction = "closed"  // merged or declined
-	PullRequestOther   PullRequestAction = "other"   // comments, approvals …
+	PullRequestOpened   PullRequestAction = "opened"
+	PullRequestUpdated  PullRequestAction = "updated"  // commits, target, or only the title
+	PullRequestReopened PullRequestAction = "reopened" // after it was declined; Bitbucket Data Center alone has this
+	PullRequestClosed   PullRequestAction = "closed"   // merged or declined
+	PullRequestOther    PullRequestAction = "other"    // comments, approvals …
 )
 
 // PullRequest is a pull request as an event or the forge's API shows it. Hashes

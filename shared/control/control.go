@@ -1,4 +1,4 @@
-// Package control is what users do to builds: it stops them. Every method asks package
+// Package control is what users do to builds: it stops them, and approves those that are held. Every method asks package
 // access first, on behalf of a user.
 //
 // It only says what is to be: a build that waits ends with that, any other is marked, and a
@@ -20,6 +20,9 @@ import (
 	"runnerhub/shared/queue"
 	"runnerhub/shared/store"
 )
+
+// soon is after how long a build that was let into the line is looked at.
+const soon = 2 * time.Minute
 
 // Deps is what a Control needs.
 type Deps struct {
@@ -69,6 +72,52 @@ func (c *Control) Cancel(ctx context.Context, user, build string) error {
 	// finds what is missing.
 	if err := c.tell(ctx, b); err != nil {
 		c.Log.Warn("a message about a stopped build was not left; the sweep will leave it", "build", b.ID, "error", err)
+	}
+	return nil
+}
+
+// Approve lets a build that is held into the line. Approved again, it stays as it is, whatever became of it; one that is
+// not held, or has ended before somebody approved it, is fault.Conflict.
+func (c *Control) Approve(ctx context.Context, user, build string) error {
+	of, err := access.Build(ctx, c.Store, user, build, ci.RunBuilds)
+	if err != nil {
+		return fmt.Errorf("control: approving a build: %w", err)
+	}
+	who, err := c.Store.User(ctx, user)
+	if err != nil {
+		return fmt.Errorf("control: approving a build: %w", err)
+	}
+	app, err := c.Store.App(ctx, of.App)
+	if err != nil {
+		return fmt.Errorf("control: approving a build: %w", err)
+	}
+	now := c.Now().UTC()
+	b, _, err := c.Store.ChangeBuild(ctx, build, func(b *store.Build) (bool, error) {
+		switch {
+		case !b.ApprovedAt.IsZero():
+			return false, nil
+		case b.State.Final():
+			return false, fault.New(fault.Conflict, "build #%d has ended: it is %s", b.Number, b.State)
+		case !b.Held:
+			return false, fault.New(fault.Conflict, "build #%d waits for no approval", b.Number)
+		case !app.AllowForks:
+			return false, fault.New(fault.Conflict, "app %s does not build forks any more", app.Name)
+		}
+		b.Held, b.ApprovedBy, b.ApprovedAt, b.Approver = false, who.Nickname, now, user
+		b.Reason, b.DueAt = "waits for a runner", now.Add(soon)
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("control: approving a build: %w", err)
+	}
+	c.Log.Info("approved", "build", b.ID, "by", b.Approver)
+	// Said once more to who approves once more, in case nobody heard it. It is stored, and the sweep finds what is missing.
+	ref := store.StatusOf(b)
+	err = errors.Join(
+		message.Send(ctx, c.Deliveries, message.Dispatch{Admit: b.Runner}, 0),
+		message.Send(ctx, c.Reports, message.Report{Status: &ref}, 0))
+	if err != nil {
+		c.Log.Warn("a message about an approved build was not left; the sweep will leave it", "build", b.ID, "error", err)
 	}
 	return nil
 }

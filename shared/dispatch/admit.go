@@ -61,7 +61,7 @@ func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 			b.State = ci.Errored
 			b.Reason = strings.TrimSuffix(fmt.Sprintf("the build did not get going in %d attempts: %s", b.Attempts, b.Reason), ": ")
 			return true, nil
-		case d.Now().Sub(b.CreatedAt) >= WaitLimit:
+		case d.Now().Sub(b.WaitsSince()) >= WaitLimit:
 			b.State = ci.Errored
 			b.Reason = fmt.Sprintf("waited for the runner %s past the limit of %s", d.RunnerName, WaitLimit)
 			return true, nil
@@ -84,10 +84,15 @@ func (d *Dispatch) restart(ctx context.Context, id, failed string) error {
 
 // start gives an admitted build to the runner.
 func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text) error {
-	reference, err := d.Runner.Start(ctx, runner.Job{
-		Build: b.ID, Log: b.LogName(), Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
-		Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image,
-	})
+	reference, err := "", error(nil)
+	if b.Fork != "" && !d.Forks { // the installation was another one when it was decided
+		err = fault.New(fault.Invalid, "it does not keep builds apart, and this one is of a fork")
+	} else {
+		reference, err = d.Runner.Start(ctx, runner.Job{
+			Build: b.ID, Log: b.LogName(), Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
+			Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image,
+		})
+	}
 	// The runner has been asked: what came of it is recorded even if time ran out.
 	ctx, cancel := budget.Record(ctx)
 	defer cancel()

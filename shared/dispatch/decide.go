@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -58,6 +59,7 @@ type candidate struct {
 	author  string
 	old     string // what a pushed branch was before, where that is known
 	line    int    // of the trigger that takes it
+	fileAt  string // the commit whose pipeline file counts; empty: commit
 }
 
 // decide adds to record a decision for each change of a delivery that has none. An
@@ -338,17 +340,36 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		return nil, fmt.Errorf("dispatch: %w", err)
 	}
 	event := eventOf(pr)
+	event.Fork.Allowed = d.builds(c.app, pr)
 	event.Action = since(before, pr, c.delivery)
 	if verdict, ok := event.Settled(); ok {
 		if event.Action == pipeline.Edited && pr.Action == ci.PullRequestUpdated {
 			return d.edited(ctx, c, pr, before, verdict)
 		}
+		verdict = d.unfit(c.app, pr, verdict)
+		if pr.Fork() && (event.Action == pipeline.Closed || verdict.Code == pipeline.CodeFork) {
+			if err := d.settle(ctx, c.of(pr), before, ci.Successor{}, verdict.Reason); err != nil {
+				return nil, err
+			}
+			// What is decided later of what it was before is known to be old.
+			before.UpdatedAt = pr.UpdatedAt
+			if err := d.Store.PutRevision(ctx, c.app.ID, pr.ID, before); err != nil {
+				return nil, fmt.Errorf("dispatch: %w", err)
+			}
+		}
 		return c.says(verdict), nil
 	}
 	// Events carry 12 characters; cloning, reading and posting need them all.
-	commit, err := d.commit(ctx, c, pr.SourceHash)
+	commit, err := d.commit(ctx, c, pr.SourceRepository, pr.SourceHash)
 	if err != nil {
-		return nil, err
+		return nil, d.unread(c, pr, err)
+	}
+	if event.FileFrom() == pipeline.FileFromTarget {
+		target, err := d.commit(ctx, c, c.tie.UUID, pr.TargetHash)
+		if err != nil {
+			return nil, err
+		}
+		c.fileAt = target.Hash
 	}
 	c.commit, c.message, c.marks, c.author = commit.Hash, commit.Message, commit.Marks, commit.Author
 	c = c.of(pr)
@@ -356,6 +377,12 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 	decisions, err := d.revised(ctx, c, event)
 	if err != nil {
 		return nil, err
+	}
+	if pr.Fork() {
+		own := ci.Successor{Build: decisions[0].Build, Number: decisions[0].Number}
+		if err := d.settle(ctx, c, before, own, c.ref+" has changed since"); err != nil {
+			return nil, err
+		}
 	}
 	// Last, so that who dies before it decides anew.
 	err = d.Store.PutRevision(ctx, c.app.ID, pr.ID, store.Revision{
@@ -389,6 +416,8 @@ func since(before store.Revision, pr ci.PullRequest, delivery string) pipeline.A
 		return pipeline.Edited
 	case pr.Action == ci.PullRequestOpened:
 		return pipeline.Opened
+	case pr.Action == ci.PullRequestReopened:
+		return pipeline.Reopened
 	case before.Delivery == delivery:
 		return pipeline.Updated
 	}
@@ -412,8 +441,8 @@ func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, b
 
 // commit reads a commit of an event. One that is not found may only not be there yet:
 // that is fault.Unavailable for a while, and fault.NotFound then.
-func (d *Dispatch) commit(ctx context.Context, c candidate, hash string) (bitbucket.Commit, error) {
-	commit, err := c.client.Commit(ctx, c.tie.UUID, hash)
+func (d *Dispatch) commit(ctx context.Context, c candidate, repository, hash string) (bitbucket.Commit, error) {
+	commit, err := c.client.Commit(ctx, repository, hash)
 	switch {
 	case err == nil:
 		return commit, nil
@@ -435,9 +464,9 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decisi
 		return nil, nil, err
 	case found.missing:
 		if c.app.PipelinePath != "" {
-			return nil, c.skip("no pipeline file: %s, which the app names, does not exist at commit %.12s", c.app.PipelinePath, c.commit), nil
+			return nil, c.skip("no pipeline file: %s, which the app names, does not exist at commit %.12s", c.app.PipelinePath, c.file()), nil
 		}
-		return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.commit), nil
+		return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.file()), nil
 	case found.problems != "":
 		decisions, err := d.broken(ctx, c, found.problems)
 		return nil, decisions, err
@@ -480,7 +509,13 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 	b.Supersedes = file.Concurrency.CancelInProgress || c.app.CancelSuperseded
 	b.Reason = "waits for a runner"
 	b.DueAt = b.CreatedAt.Add(WaitLimit) // until then the sweep looks at the line as a whole
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, ci.Built, verdict)
+	made := ci.Built
+	if verdict.Held {
+		made = ci.Held
+		b.Held, b.Reason = true, "waits until a member approves the commit, which comes from a fork"
+		b.DueAt = b.CreatedAt.Add(HoldLimit)
+	}
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, made, verdict)
 	if fault.Is(err, fault.TooLarge) {
 		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")
 	}
@@ -532,6 +567,9 @@ func (d *Dispatch) build(c candidate) store.Build {
 		},
 		Runner: d.RunnerName, Refname: c.branch,
 	}
+	if c.pr.ID != 0 && c.pr.Fork() {
+		b.Fork, b.Revised = c.pr.SourceRepository, c.pr.UpdatedAt.UTC()
+	}
 	if d.NewLogName != nil {
 		b.Log = d.NewLogName()
 	}
@@ -540,6 +578,8 @@ func (d *Dispatch) build(c candidate) store.Build {
 	}
 	if p, ok := c.holds(); ok {
 		b.PipelineVersion = p.Version
+	} else {
+		b.PipelineCommit = c.fileAt
 	}
 	return b
 }
@@ -612,6 +652,9 @@ func (c candidate) decision(made ci.Verdict, verdict pipeline.Verdict) ci.Decisi
 	}
 	return out
 }
+
+// file is the commit whose pipeline file counts.
+func (c candidate) file() string { return cmp.Or(c.fileAt, c.commit) }
 
 func (c candidate) skip(format string, args ...any) []ci.Decision {
 	return []ci.Decision{{Ref: c.ref, Verdict: ci.Skipped, Reason: fmt.Sprintf(format, args...)}}

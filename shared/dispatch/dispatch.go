@@ -46,11 +46,13 @@ type Deps struct {
 	// OneWorkspace restricts builds to the first workspace that had one: the runner
 	// does not keep builds apart.
 	OneWorkspace bool
-	Address      string // of the server, as builds reach it
-	BuildLog     buildlog.Log
-	Now          func() time.Time
-	NewID        func() string
-	NewTicket    func() secret.Text
+	// Forks says that the runner keeps builds apart, so that those of forks may run.
+	Forks     bool
+	Address   string // of the server, as builds reach it
+	BuildLog  buildlog.Log
+	Now       func() time.Time
+	NewID     func() string
+	NewTicket func() secret.Text
 	// NewLogName names the log of each build so that nobody guesses it, where builds could write into any whose name they
 	// know; nil: logs have the names of their builds.
 	NewLogName func() string
@@ -65,6 +67,8 @@ const (
 	startLimit = 2 * time.Minute
 	// WaitLimit is how long a build waits for a runner, in the line or admitted.
 	WaitLimit = 24 * time.Hour
+	// HoldLimit is how long a build waits for a member to approve its commit.
+	HoldLimit = 14 * 24 * time.Hour
 	// fullPause is how long a runner without capacity is left alone.
 	fullPause = 10 * time.Second
 	// maxAttempts is how often a build is given to the runner before it is given up.

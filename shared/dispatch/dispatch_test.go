@@ -44,7 +44,7 @@ func one(b *dispatchtest.Bench, id string) ci.Decision {
 
 func expect(b *dispatchtest.Bench, got ci.Decision, verdict ci.Verdict, reason string) {
 	b.Helper()
-	if got.Verdict != verdict || !strings.Contains(got.Reason, reason) || (got.Build != "") != (verdict == ci.Built || verdict == ci.Broken || verdict == ci.AlreadyBuilt) {
+	if got.Verdict != verdict || !strings.Contains(got.Reason, reason) || (got.Build != "") != (verdict == ci.Built || verdict == ci.Held || verdict == ci.Broken || verdict == ci.AlreadyBuilt) {
 		b.Errorf("decided %+v, want %s because %q", got, verdict, reason)
 	}
 }

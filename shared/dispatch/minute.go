@@ -89,7 +89,7 @@ func (d *Dispatch) scheduled(ctx context.Context, s store.Schedule, minute time.
 	if err != nil {
 		return nil, err
 	}
-	commit, err := d.commit(ctx, c, head)
+	commit, err := d.commit(ctx, c, c.tie.UUID, head)
 	if err != nil {
 		return nil, err
 	}

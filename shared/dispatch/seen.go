@@ -42,7 +42,7 @@ type planned struct {
 // read looks for the pipeline file that the app holds, or else at the candidate's commit.
 func (d *Dispatch) read(ctx context.Context, c candidate) (found reading, err error) {
 	p, held := c.holds()
-	name := c.commit
+	name := c.file()
 	if held {
 		name = fmt.Sprint("version ", p.Version)
 	}
@@ -67,7 +67,7 @@ func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
 		return reading{}, fmt.Errorf("dispatch: the app's pipeline path: %w", err)
 	}
 	for _, path := range paths {
-		text, err := c.client.Source(ctx, c.tie.UUID, c.commit, path, maxFile)
+		text, err := c.client.Source(ctx, c.tie.UUID, c.file(), path, maxFile)
 		if fault.Is(err, fault.NotFound) {
 			continue
 		}
@@ -81,7 +81,7 @@ func (d *Dispatch) lookUp(ctx context.Context, c candidate) (reading, error) {
 		return d.parsed(path, text), nil
 	}
 	// Without its commit, a missing file says nothing.
-	if _, err := d.commit(ctx, c, c.commit); err != nil {
+	if _, err := d.commit(ctx, c, c.tie.UUID, c.file()); err != nil {
 		return reading{}, err
 	}
 	return reading{missing: true}, nil

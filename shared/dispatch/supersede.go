@@ -38,6 +38,9 @@ func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) er
 		if other.ID == b.ID || other.Stopping || !b.Supersedes && !other.Supersedes {
 			continue
 		}
+		if (b.Fork != "" || other.Held) && other.PullRequest != b.PullRequest {
+			continue // who may not write to the repository stops nobody else's builds, and what is held is nobody's rival
+		}
 		if now == nil {
 			if now, err = d.present(ctx, c); err != nil {
 				return err

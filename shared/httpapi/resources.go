@@ -75,6 +75,13 @@ func (a buildsGroup) build(c *call) (answer, error) {
 	return reply(a.things.Build(c.Context(), c.user(), c.PathValue("build")))
 }
 
+func (a buildsGroup) approve(c *call) (answer, error) {
+	if err := a.orders.Approve(c.Context(), c.user(), c.PathValue("build")); err != nil {
+		return nil, err
+	}
+	return reply(a.things.Build(c.Context(), c.user(), c.PathValue("build")))
+}
+
 func (a buildsGroup) cancel(c *call) (answer, error) {
 	if err := a.orders.Cancel(c.Context(), c.user(), c.PathValue("build")); err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ func permissions() map[string][6]int {
 		"GET /api/builds/{build}":                        {200, 200, 200, 200, 404, 401},
 		"GET /api/builds/{build}/log":                    {200, 200, 200, 200, 404, 401},
 		"GET /builds/{build}":                            {200, 200, 200, 200, 404, 401},
+		"POST /api/builds/{build}/approve":               {202, 202, 202, 403, 404, 401},
+		"POST /api/builds/{ended}/approve":               {409, 409, 409, 403, 404, 401},
+		"POST /api/builds/{absent}/approve":              {404, 404, 404, 404, 404, 401},
 		"POST /api/builds/{build}/cancel":                {202, 202, 202, 403, 404, 401},
 		"POST /api/builds/{ended}/cancel":                {409, 409, 409, 403, 404, 401},
 		"POST /api/builds/{absent}/cancel":               {404, 404, 404, 404, 404, 401},
@@ -124,6 +127,17 @@ func TestRoles(t *testing.T) {
 			}
 			if strings.HasSuffix(path, "{build}/cancel") { // and one to stop
 				path = strings.Replace(path, "{build}", b.builds(app, workspace, ci.Queued), 1)
+			}
+			if strings.HasSuffix(path, "{build}/approve") { // and one to approve
+				held := b.builds(app, workspace, ci.Queued)
+				_, err := b.store.ChangeApp(t.Context(), app, func(a *ci.App) { a.AllowForks = true })
+				b.ok(err)
+				_, _, err = b.store.ChangeBuild(t.Context(), held, func(edited *store.Build) (bool, error) {
+					edited.Held = true
+					return true, nil
+				})
+				b.ok(err)
+				path = strings.Replace(path, "{build}", held, 1)
 			}
 			path = strings.Replace(path, "{build}", build, 1)
 			if route == "POST /auth/logout" && i < 5 {

@@ -122,6 +122,7 @@ func (a buildsGroup) routes(*API) []route {
 		{http.MethodGet, "/api/apps/{app}/builds", user, 200, asJSON, deadline, a.builds},
 		{http.MethodPost, "/api/deliveries/{delivery}/replay", user, 202, asJSON, deadline, a.replay},
 		{http.MethodGet, "/api/builds/{build}", user, 200, asJSON, deadline, a.build},
+		{http.MethodPost, "/api/builds/{build}/approve", user, 202, asJSON, deadline, a.approve},
 		{http.MethodPost, "/api/builds/{build}/cancel", user, 202, asJSON, deadline, a.cancel},
 		{http.MethodGet, "/api/builds/{build}/log", user, 200, asJSON, deadline, a.buildLog},
 		{http.MethodGet, "/builds/{build}", user, 200, asPage, deadline, a.buildPage},

@@ -244,6 +244,9 @@ func description(b store.Build) string {
 		first, _, _ := strings.Cut(b.Reason, "\n")
 		return fmt.Sprintf("Build #%d could not run: %s", b.Number, first)
 	default:
+		if b.Held {
+			return fmt.Sprintf("Build #%d waits until a member approves the commit, which comes from a fork", b.Number)
+		}
 		return fmt.Sprintf("Build #%d is queued or running", b.Number)
 	}
 }

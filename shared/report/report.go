@@ -5,6 +5,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -166,6 +167,9 @@ func (r *Report) unreadable(ctx context.Context, claimed store.Build, cause erro
 			return false, nil
 		}
 		b.State, b.Reason = ci.Errored, "the repository cannot be read: "+reason
+		if b.Fork != "" {
+			b.Reason = "the fork that has the commit cannot be read by the account of the app's connection: " + reason
+		}
 		return true, nil
 	})
 	if err != nil {
@@ -197,7 +201,7 @@ func (r *Report) clone(ctx context.Context, b store.Build) (runner.Clone, error)
 	if err != nil {
 		return runner.Clone{}, err
 	}
-	repository, err := client.Repository(ctx, b.Repository)
+	repository, err := client.Repository(ctx, cmp.Or(b.Fork, b.Repository))
 	if err != nil {
 		return runner.Clone{}, err
 	}

@@ -29,6 +29,8 @@ type Build struct {
 	CheckedOut     bool      `json:"checked_out,omitempty"`
 	Sequence       int       `json:"sequence,omitempty"`   // of the last report taken
 	Reference      string    `json:"reference,omitempty"`  // the runner's, once it is known
+	Approver       string    `json:"approver,omitempty"`   // user who approved it
+	Revised        time.Time `json:"revised,omitzero"`     // of a fork's: when the pull request became what it builds, by Bitbucket's clock
 	Group          string    `json:"group,omitempty"`      // of its app's builds: newer ones may stop older ones
 	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, where that is known
 	Supersedes     bool      `json:"supersedes,omitempty"` // it stops older builds of its group
@@ -79,8 +81,13 @@ func numberKey(app string, number int) table.Key {
 }
 
 func waitingKey(b Build) table.Key {
-	return key("WAITING#"+b.Runner, b.Workspace+"#"+inKey(b.CreatedAt)+"#"+b.ID)
+	return key("WAITING#"+b.Runner, b.Workspace+"#"+inKey(b.WaitsSince())+"#"+b.ID)
 }
+
+// heldKey is where a build stands that is held, among those of its pull request.
+func heldKey(b Build) table.Key { return key("HELD#"+b.App, heldOf(b.PullRequest)+b.ID) }
+
+func heldOf(pull int) string { return fmt.Sprintf("%010d#", pull) }
 
 // waiting is an entry of the line before a runner.
 type waiting struct {
@@ -164,7 +171,11 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			if b.Group != "" {
 				c.put(groupKey(b), b.ID, table.Absent())
 			}
-			c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.CreatedAt}, table.Absent())
+			if b.Held {
+				c.put(heldKey(b), b.ID, table.Absent())
+			} else {
+				c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.WaitsSince()}, table.Absent())
+			}
 			c.due(DueBuild, b.ID, time.Time{}, b.DueAt)
 		}
 		s.wantStatus(&c, b, shown, known)
@@ -211,12 +222,16 @@ func (s *Store) Builds(ctx context.Context, app, cursor string, limit int) (Page
 	if err != nil {
 		return Page[Build]{}, err
 	}
-	keys := make([]table.Key, 0, len(ids.Items))
-	for _, id := range ids.Items {
+	items, err := s.buildsOf(ctx, ids.Items)
+	return Page[Build]{Items: items, Cursor: ids.Cursor}, err
+}
+
+func (s *Store) buildsOf(ctx context.Context, ids []string) ([]Build, error) {
+	keys := make([]table.Key, 0, len(ids))
+	for _, id := range ids {
 		keys = append(keys, buildKey(id))
 	}
-	items, err := batch[Build](ctx, s, keys, "builds")
-	return Page[Build]{Items: items, Cursor: ids.Cursor}, err
+	return batch[Build](ctx, s, keys, "builds")
 }
 
 // Rivals lists the builds that have not ended of the group of b, itself included, of which one may stop the other: all, if b
@@ -226,19 +241,25 @@ func (s *Store) Rivals(ctx context.Context, b Build) ([]Build, error) {
 	if b.Supersedes {
 		begin = groupOf(b.Group)
 	}
+	return s.indexed(ctx, "GROUP#"+b.App, begin, "builds of a group")
+}
+
+// Held lists the builds of a pull request that are held.
+func (s *Store) Held(ctx context.Context, app string, pull int) ([]Build, error) {
+	return s.indexed(ctx, "HELD#"+app, heldOf(pull), "builds that are held")
+}
+
+// indexed reads the builds that an index names under sort keys with a prefix.
+func (s *Store) indexed(ctx context.Context, partition, begin, what string) ([]Build, error) {
 	from, before := table.Prefix(begin)
-	q := table.Query{Partition: "GROUP#" + b.App, From: from, Before: before, Limit: 100}
+	q := table.Query{Partition: partition, From: from, Before: before, Limit: 100}
 	var all []Build
 	for {
-		page, err := list[string](ctx, s, q, "builds of a group")
+		page, err := list[string](ctx, s, q, what)
 		if err != nil {
 			return nil, err
 		}
-		keys := make([]table.Key, 0, len(page.Items))
-		for _, id := range page.Items {
-			keys = append(keys, buildKey(id))
-		}
-		some, err := batch[Build](ctx, s, keys, "builds")
+		some, err := s.buildsOf(ctx, page.Items)
 		if err != nil {
 			return nil, err
 		}
@@ -295,22 +316,28 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			if b.Group != "" {
 				c.delete(groupKey(*b), table.Condition{})
 			}
-			b.DueAt = time.Time{}
+			b.DueAt, b.Held = time.Time{}, false
 			b.FinishedAt = s.now()
 			if err := s.freeSlot(ctx, c, *b); err != nil {
 				return err
 			}
 		}
-		if b.State.Status() != old.State.Status() {
-			st, version, err := find[Status](ctx, s, statusKey(StatusOf(*b)), "status")
-			if err != nil {
-				return err
-			}
-			s.wantStatus(c, *b, st, version)
-		}
 	}
-	if old.Attempt == "" && (b.Attempt != "" || b.State.Final()) {
+	if old.Held && !b.Held {
+		c.delete(heldKey(old), table.Condition{})
+	}
+	if b.State.Status() != old.State.Status() || b.Held != old.Held {
+		st, version, err := find[Status](ctx, s, statusKey(StatusOf(*b)), "status")
+		if err != nil {
+			return err
+		}
+		s.wantStatus(c, *b, st, version)
+	}
+	switch {
+	case old.waits() && !b.waits():
 		c.delete(waitingKey(old), table.Condition{})
+	case !old.waits() && b.waits():
+		c.put(waitingKey(*b), waiting{b.ID, b.Workspace, b.WaitsSince()}, table.Absent())
 	}
 	if old.Ticket != "" && (b.State.Final() || b.Ticket != old.Ticket) {
 		c.delete(ticketKey(old.Ticket), table.Condition{})
@@ -371,6 +398,17 @@ func (b *Build) Begin(a Attempt, now time.Time) {
 	b.Attempts++
 	b.Attempt, b.AttemptAt, b.Ticket, b.DueAt = a.ID, now, a.Ticket, a.DueAt
 	b.Nonce, b.Reference, b.Reason = "", "", ""
+}
+
+// waits reports whether the build stands in the line before its runner.
+func (b Build) waits() bool { return !b.State.Final() && b.Attempt == "" && !b.Held }
+
+// WaitsSince is from when on a build waits for what it waits for: a runner, or an approval.
+func (b Build) WaitsSince() time.Time {
+	if !b.ApprovedAt.IsZero() {
+		return b.ApprovedAt
+	}
+	return b.CreatedAt
 }
 
 // stopAgain is after how long a build that is to end is looked at.

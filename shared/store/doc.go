@@ -50,6 +50,7 @@
 //	BUILD#{build}                   BUILD                        a build
 //	BUILD#{build}                   SCRIPT                       what its runner executes
 //	TICKET#{sha256}                 TICKET                       → build, attempt; gone when the build ends
+//	HELD#{app}                      {pull request, 10 digits}#{build}   a build that waits for an approval → its id
 //	WAITING#{runner}                {workspace}#{time}#{build}   a build waiting for admission
 //	SLOTS#{runner}                  SLOTS                        the builds admitted, with their workspaces
 //	STATUS#{repository}#{commit}    {status key}                 what a commit's status has to say, and what it says

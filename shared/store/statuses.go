@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -24,7 +25,8 @@ type Status struct {
 	Number   int            `json:"number"`
 	App      string         `json:"app"`
 	State    ci.StatusState `json:"state"`
-	Revision int            `json:"revision"` // rises when State or Build change
+	Held     bool           `json:"held,omitempty"` // the build is held
+	Revision int            `json:"revision"`       // rises when State, Build or Held change
 
 	Posted   int       `json:"posted"` // the last revision Bitbucket acknowledged
 	PostedAt time.Time `json:"posted_at,omitzero"`
@@ -78,8 +80,10 @@ func ParseStatusRef(s string) (StatusRef, error) {
 	return StatusRef{parts[0], parts[1], parts[2]}, nil
 }
 
-// StatusOf answers the name of the status a build shows on.
-func StatusOf(b Build) StatusRef { return StatusRef{b.Repository, b.Commit, b.StatusKey} }
+// StatusOf answers the name of the status a build shows on: in the repository that has the commit.
+func StatusOf(b Build) StatusRef {
+	return StatusRef{cmp.Or(b.Fork, b.Repository), b.Commit, b.StatusKey}
+}
 
 func statusKey(r StatusRef) table.Key { return key("STATUS#"+r.Repository+"#"+r.Commit, r.Key) }
 
@@ -93,14 +97,14 @@ func (s *Store) Status(ctx context.Context, r StatusRef) (Status, error) {
 // wantStatus adds what b says to the status of its commit, which was read as st under version, unless a newer build
 // speaks for it.
 func (s *Store) wantStatus(c *change, b Build, st Status, version int64) {
-	if version != 0 && st.Number > b.Number || st.Build == b.ID && st.State == b.State.Status() {
+	if version != 0 && st.Number > b.Number || st.Build == b.ID && st.State == b.State.Status() && st.Held == b.Held {
 		return
 	}
 	was := st.DueAt
 	if version == 0 {
-		st = Status{Repository: b.Repository, Commit: b.Commit, Key: b.StatusKey, Refname: b.Refname}
+		st = Status{Repository: StatusOf(b).Repository, Commit: b.Commit, Key: b.StatusKey, Refname: b.Refname}
 	}
-	st.Build, st.Number, st.App, st.State = b.ID, b.Number, b.App, b.State.Status()
+	st.Build, st.Number, st.App, st.State, st.Held = b.ID, b.Number, b.App, b.State.Status(), b.Held
 	st.Revision++
 	st.Ended, st.Problem, st.Tries, st.Missing = "", "", 0, 0
 	st.DueAt = s.now().Add(unposted)

@@ -29,6 +29,7 @@ type Deps struct {
 	RunnerName string
 	Timekeeper *timekeeper.Keeper
 	WaitLimit  time.Duration // how long a build waits for a runner
+	HoldLimit  time.Duration // how long it waits for an approval
 	Now        func() time.Time
 	Log        *slog.Logger
 }
@@ -54,7 +55,7 @@ const (
 // New makes a Sweep.
 func New(d Deps) (*Sweep, error) {
 	if d.Store == nil || d.Deliveries == nil || d.Reports == nil || d.Runner == nil || d.RunnerName == "" ||
-		d.Timekeeper == nil || d.WaitLimit <= 0 || d.Now == nil || d.Log == nil {
+		d.Timekeeper == nil || d.WaitLimit <= 0 || d.HoldLimit <= 0 || d.Now == nil || d.Log == nil {
 		return nil, errors.New("sweep: a dependency is missing")
 	}
 	return &Sweep{d}, nil
@@ -274,16 +275,20 @@ func (s *Sweep) unheard(ctx context.Context, b store.Build, state runner.State) 
 	}}, 0)
 }
 
-// waiting ends a build that waited too long. Until then there is nothing to look at: the line is looked at as a whole.
+// waiting ends a build that waited too long, for a runner or for an approval. Until then there is nothing to look at: the
+// line is looked at as a whole.
 func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
-	if left := b.CreatedAt.Add(s.WaitLimit).Sub(s.Now()); left > 0 {
+	if left := s.left(b); left > 0 {
 		return s.postpone(ctx, b, left)
 	}
 	b, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
-		if b.Attempt != "" || b.State.Final() {
+		if b.Attempt != "" || b.State.Final() || s.left(*b) > 0 { // it was admitted, has ended, or was approved meanwhile
 			return false, nil
 		}
 		b.State, b.Reason = ci.Errored, fmt.Sprintf("waited for a runner past the limit of %s", s.WaitLimit)
+		if b.Held {
+			b.Reason = fmt.Sprintf("waited for a member to approve the commit past the limit of %d days", s.HoldLimit/(24*time.Hour))
+		}
 		return true, nil
 	})
 	if err != nil || !b.State.Final() {
@@ -293,6 +298,15 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
 }
 
+// left is how long a build without an attempt may go on waiting.
+func (s *Sweep) left(b store.Build) time.Duration {
+	limit := s.WaitLimit
+	if b.Held {
+		limit = s.HoldLimit
+	}
+	return b.WaitsSince().Add(limit).Sub(s.Now())
+}
+
 // postpone looks at a build that is due once more later.
 func (s *Sweep) postpone(ctx context.Context, b store.Build, pause time.Duration) error {
 	if s.Now().Before(b.DueAt) {
@@ -300,7 +314,7 @@ func (s *Sweep) postpone(ctx context.Context, b store.Build, pause time.Duration
 	}
 	attempt := b.Attempt
 	_, _, err := s.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
-		if b.State.Final() || b.Attempt != attempt {
+		if b.State.Final() || b.Attempt != attempt || s.Now().Before(b.DueAt) { // somebody else moved it on
 			return false, nil
 		}
 		b.DueAt = s.Now().Add(pause)

@@ -160,7 +160,7 @@ func (b *Bench) makeUseCases() {
 	tickets := &storetest.IDs{}
 	b.Dispatch, err = dispatch.New(dispatch.Deps{
 		Store: b.Store, Clients: b.Keeper, Deliveries: b.Deliveries, Reports: b.Reports, Runner: b.Runner, RunnerName: "local",
-		Offer: Offer(), Limits: Limits(), Address: "http://server.example", BuildLog: b.BuildLog,
+		Offer: Offer(), Forks: true, Limits: Limits(), Address: "http://server.example", BuildLog: b.BuildLog,
 		Now: b.Clock.Now, NewID: b.IDs.New, NewTicket: func() secret.Text { return secret.New("ticket-" + tickets.New()) }, Log: b.Log,
 	})
 	b.Must(err)
@@ -178,7 +178,7 @@ func (b *Bench) makeUseCases() {
 	b.Must(err)
 	b.Sweep, err = sweep.New(sweep.Deps{
 		Store: b.Store, Deliveries: b.Deliveries, Reports: b.Reports, Runner: b.Runner, RunnerName: "local", Timekeeper: keeper,
-		WaitLimit: dispatch.WaitLimit, Now: b.Clock.Now, Log: b.Log,
+		WaitLimit: dispatch.WaitLimit, HoldLimit: dispatch.HoldLimit, Now: b.Clock.Now, Log: b.Log,
 	})
 	b.Must(err)
 }

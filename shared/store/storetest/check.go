@@ -64,6 +64,11 @@ func (b *Bench) Check(t testing.TB) {
 		}
 		switch {
 		case x.State.Final():
+			if x.Held {
+				t.Errorf("build %s is %s and held", x.ID, x.State)
+			}
+		case x.Held:
+			want[fmt.Sprintf("held %s %010d#%s", x.App, x.PullRequest, x.ID)] = x.ID
 		case x.Attempt == "":
 			want["waiting "+x.Runner+" "+x.ID] = x.Workspace
 		default:
@@ -143,6 +148,8 @@ func index(t testing.TB, got map[string]string, k table.Key, body string) {
 		got["group "+of+" "+k.Sort] = read[string](t, k, body)
 	case "TICKET":
 		got["ticket "+of] = read[struct{ Build string }](t, k, body).Build
+	case "HELD":
+		got["held "+of+" "+k.Sort] = read[string](t, k, body)
 	case "APP":
 		if k.Sort == "COUNTER" {
 			got["counter "+of] = body
