@@ -9,6 +9,7 @@ import (
 
 	"runnerhub/infra/template"
 	"runnerhub/shared/budget"
+	"runnerhub/shared/grant"
 )
 
 const (
@@ -583,6 +584,9 @@ func TestBudgets(t *testing.T) {
 		}
 		if f.Timeout < need {
 			t.Errorf("%s is killed after %v, and needs %v", f.ID, f.Timeout, need)
+		}
+		if after := 5 * time.Second; may("secretsmanager:GetSecretValue") && f.Timeout-max(budget.Answer, budget.Telling) < after+grant.Needs {
+			t.Errorf("%s is killed after %v, and cannot renew a token that it needs %v after its start", f.ID, f.Timeout, after)
 		}
 	}
 }

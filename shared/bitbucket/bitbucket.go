@@ -46,9 +46,12 @@ type Deps struct {
 
 	// Timeout bounds the time one call spends at Bitbucket, retries and asking for the
 	// client's secret included.
-	// Zero means 10 seconds.
+	// Zero means DefaultTimeout.
 	Timeout time.Duration
 }
+
+// DefaultTimeout is how long one call may take.
+const DefaultTimeout = 10 * time.Second
 
 // Bitbucket is one Bitbucket Cloud and our OAuth consumer there. It is safe for
 // concurrent use; a process makes one.
@@ -83,7 +86,7 @@ func New(d Deps) (*Bitbucket, error) {
 	case d.Timeout < 0:
 		return nil, errors.New("bitbucket: Timeout is negative")
 	case d.Timeout == 0:
-		d.Timeout = 10 * time.Second
+		d.Timeout = DefaultTimeout
 	}
 
 	client := *d.HTTP

@@ -5,7 +5,8 @@
 // Bitbucket gives a new refresh token with every refresh and lets the old one die
 // minutes later, so the order of acts is the whole point: the lease is taken and
 // the data key is at hand before Bitbucket is called; the call's deadline is
-// shorter than the lease; the new pair is stored before any of it is used. Whoever
+// shorter than the lease, and not the caller's; where a process is ended at a known time, there is enough left for
+// the call and for storing; the new pair is stored before any of it is used. Whoever
 // dies in between leaves the old pair, which still works for its grace.
 //
 // It decides nothing about what a revoked grant means to apps: it says
@@ -39,7 +40,10 @@ const (
 	// that: obtaining the data key, the call to Bitbucket, and storing what came of it.
 	lease       = 30 * time.Second
 	sealTimeout = 5 * time.Second
-	callTimeout = 15 * time.Second
+	callTimeout = bitbucket.DefaultTimeout
+	// Needs is the time that there must be to ask Bitbucket for new tokens and to store them. With less until the process is
+	// ended, Bitbucket is not asked: the answer might be lost, and with it the refresh token that the next refresh needs.
+	Needs = callTimeout + budget.Recording
 	// idle is after how long an unused grant is refreshed all the same: Bitbucket
 	// drops refresh tokens that were not used for three months.
 	idle = 30 * 24 * time.Hour
@@ -182,6 +186,9 @@ func (k *Keeper) renew(ctx context.Context, connection string, refused secret.Te
 			force = false // whoever held the lease did it
 			continue
 		}
+		if err := enough(ctx); err != nil {
+			return secret.Text{}, err
+		}
 		mine := false
 		g, err = k.Store.ChangeGrant(ctx, connection, func(stored *store.Grant) bool {
 			mine = stored.Holder == holder ||
@@ -217,15 +224,30 @@ func (k *Keeper) mayAsk(ctx context.Context, connection string, g store.Grant) e
 	return nil
 }
 
-// refresh asks Bitbucket, holding the lease of g.
+// enough refuses to begin what could not be brought to its end.
+func enough(ctx context.Context) error {
+	if left, ends := budget.Left(ctx); ends && left < Needs {
+		return fault.New(fault.Unavailable, "the connection's token has to be renewed, and there is too little time left to do that safely: nothing was asked, it can be tried again")
+	}
+	if err := ctx.Err(); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "the connection's token has to be renewed, and time has run out: nothing was asked")
+	}
+	return nil
+}
+
+// refresh asks Bitbucket, holding the lease of g. Once it has been asked, the caller's patience does not count any more: whoever hung up,
+// or was given too little time, must not cost the connection its token.
 func (k *Keeper) refresh(ctx context.Context, g store.Grant, old secret.Text) (secret.Text, error) {
 	sealing, cancel := context.WithTimeout(ctx, sealTimeout)
 	seal, err := k.Seal(sealing, g.Connection)
 	cancel()
+	if err == nil {
+		err = enough(ctx)
+	}
 	if err != nil {
 		return secret.Text{}, errors.Join(err, k.release(ctx, g, func(*store.Grant) {}))
 	}
-	calling, cancel := context.WithTimeout(ctx, min(callTimeout, g.LeaseUntil.Sub(k.Now())-budget.Recording))
+	calling, cancel := budget.Detach(ctx, min(callTimeout, g.LeaseUntil.Sub(k.Now())-budget.Recording))
 	fresh, err := k.Bitbucket.Refresh(calling, old)
 	cancel()
 	if fault.Is(err, fault.Revoked) {

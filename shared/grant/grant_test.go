@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"runnerhub/shared/bitbucket"
+	"runnerhub/shared/budget"
 	"runnerhub/shared/ci"
 	"runnerhub/shared/dispatch/dispatchtest"
 	"runnerhub/shared/fault"
@@ -198,6 +199,79 @@ func TestWaitingOpensOnce(t *testing.T) {
 	if n := secrets.opened.Load(); n != 1 {
 		t.Errorf("opened %d times", n)
 	}
+}
+
+// A process that will be ended before the new tokens could be stored does not ask for them; neither does it keep others waiting.
+func TestTooLittleTime(t *testing.T) {
+	t.Parallel()
+	for name, slow := range map[string]bool{"from the beginning": false, "the vault took it": true} {
+		b := dispatchtest.New(t, "")
+		b.Clock.Add(2 * time.Hour)
+		b.Transport.Take("")
+		left := grant.Needs - time.Second
+		deps := grant.Deps{Store: b.Store, Vault: b.Vault, Bitbucket: b.Bitbucket, Now: b.Clock.Now, NewID: b.IDs.New, Log: b.Log}
+		if slow {
+			left = grant.Needs + 200*time.Millisecond
+			deps.Vault = waiting{b.Vault, 250 * time.Millisecond}
+		}
+		k, err := grant.New(deps)
+		b.Must(err)
+		ctx := budget.Until(t.Context(), time.Now().Add(left))
+		_, err = k.Token(ctx, dispatchtest.Connection, secret.Text{})
+		said, _ := fault.Public(err)
+		if !fault.Is(err, fault.Unavailable) || !strings.Contains(said, "too little time left") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if calls := b.Transport.Take(tokenPath); len(calls) != 0 {
+			t.Errorf("%s: Bitbucket was asked", name)
+		}
+		if g, err := b.Grant(t.Context(), dispatchtest.Connection); err != nil || g.Holder != "" || g.Generation != 1 {
+			t.Errorf("%s: holder %q, generation %d, %v", name, g.Holder, g.Generation, err)
+		}
+		ctx = budget.Until(t.Context(), time.Now().Add(29*time.Second-budget.Answer))
+		if fresh, err := k.Token(ctx, dispatchtest.Connection, secret.Text{}); err != nil || !works(b, fresh) {
+			t.Errorf("%s: with the time of a request: %v", name, err)
+		}
+		b.Check(t)
+	}
+}
+
+// waiting is a vault that takes its time to give a data key.
+type waiting struct {
+	vault.Vault
+	pause time.Duration
+}
+
+func (w waiting) Sealer(ctx context.Context, b vault.Binding) (vault.Sealer, error) {
+	<-time.After(w.pause)
+	return w.Vault.Sealer(ctx, b)
+}
+
+// Whoever hangs up while Bitbucket answers does not cost the connection its token.
+func TestCallerHangsUp(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, "")
+	before, err := b.Grant(t.Context(), dispatchtest.Connection)
+	b.Must(err)
+	b.Clock.Add(2 * time.Hour)
+	ctx, hangUp := context.WithCancel(t.Context())
+	b.Transport.Before(func(r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, tokenPath) {
+			hangUp()
+		}
+	})
+	if fresh, err := b.Keeper.Token(ctx, dispatchtest.Connection, secret.Text{}); err != nil || !works(b, fresh) {
+		t.Errorf("the token: %v", err)
+	}
+	if g, err := b.Grant(t.Context(), dispatchtest.Connection); err != nil || g.Generation != before.Generation+1 || g.Holder != "" {
+		t.Errorf("generation %d, holder %q, %v", g.Generation, g.Holder, err)
+	}
+	b.Clock.Add(2 * time.Hour)
+	b.Transport.Take("")
+	if _, err := b.Keeper.Token(ctx, dispatchtest.Connection, secret.Text{}); err == nil || len(b.Transport.Take(tokenPath)) != 0 {
+		t.Errorf("asked for somebody who had gone before, %v", err)
+	}
+	b.Check(t)
 }
 
 func TestLostAnswerOfARefresh(t *testing.T) {

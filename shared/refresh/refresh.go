@@ -33,8 +33,8 @@ type Refresh struct{ Deps }
 const (
 	// batch is how many grants of each shard one run renews.
 	batch = 50
-	// enough is the time that renewing a grant may take (see package grant). With less left, none is begun: one that
-	// is cut short has used up its refresh token without having the next, and lives on the grace of the old one.
+	// enough is the time that renewing a grant may take. With less left, none is begun: package grant would refuse to ask
+	// Bitbucket, and the rest is for the next run.
 	enough = 30 * time.Second
 )
 
