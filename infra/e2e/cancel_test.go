@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -79,5 +81,46 @@ func superseded(t *testing.T, in stack) {
 		if l.Text == "survived" {
 			t.Error("the first build went on")
 		}
+	}
+}
+
+// oneAfterTheOther pushes again and again to two branches whose builds are of one group: they take turns, also after one that was
+// stopped, while a build of no group goes on beside them.
+func oneAfterTheOther(t *testing.T, in stack) {
+	s := newShop(t, in.install(t))
+	turn := func(branch, name, script string) visitor.Build {
+		script = fmt.Sprintf("echo %s begins >> %s\n%s\nsleep 0.2\necho %[1]s ends >> %[2]s", name, s.mark("turns"), script)
+		file := strings.Replace(pipeline("[push]", script), "steps:", "concurrency:\n  group: deploy\nsteps:", 1)
+		commit := s.commit(pipelinePath, file)
+		s.push("HEAD:" + branch)
+		return s.buildOf(commit)
+	}
+	s.must(os.WriteFile(s.mark("turns"), nil, 0o666))
+	s.must(os.Chmod(s.mark("turns"), 0o666)) // every build has a user of its own
+	first := turn("main", "first", "sleep 600")
+	s.until("the first build to begin", func() error {
+		if s.marked("turns") == "" {
+			return errors.New("it did not")
+		}
+		return nil
+	})
+	gone, other := turn("main", "gone", "true"), turn("release", "other", "true")
+	failing, last := turn("main", "failing", "exit 1"), turn("main", "last", "true")
+	s.ended(s.pushSteps("echo of no group").ID, "SUCCESSFUL")
+	for _, waiting := range []visitor.Build{gone, other, failing, last} {
+		b, err := s.Build(t.Context(), waiting.ID)
+		if want := fmt.Sprintf("waits for #%d of its concurrency group to end", first.Number); err != nil || b.State != "QUEUED" || b.Reason != want {
+			t.Errorf("#%d is %s: %q, %v", b.Number, b.State, b.Reason, err)
+		}
+	}
+	for _, b := range []visitor.Build{gone, first} {
+		s.must(s.cancel(b.ID))
+		s.ended(b.ID, "STOPPED")
+	}
+	s.ended(other.ID, "SUCCESSFUL")
+	s.ended(failing.ID, "FAILED")
+	s.ended(last.ID, "SUCCESSFUL")
+	if got, want := s.marked("turns"), "first begins\nother begins\nother ends\nfailing begins\nlast begins\nlast ends\n"; got != want {
+		t.Errorf("the turns were:\n%s", got)
 	}
 }

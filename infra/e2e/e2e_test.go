@@ -34,6 +34,7 @@ func scripts() []script {
 		{"explain", explain},
 		{"cancel", cancelled},
 		{"superseded", superseded},
+		{"one after the other", oneAfterTheOther},
 	}
 }
 

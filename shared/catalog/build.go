@@ -47,6 +47,9 @@ func (c *Catalog) Builds(ctx context.Context, user, app, cursor string) (store.P
 	if err != nil {
 		return store.Page[Build]{}, fmt.Errorf("catalog: listing builds: %w", err)
 	}
+	if err := c.Store.TellTurns(ctx, page.Items); err != nil {
+		return store.Page[Build]{}, fmt.Errorf("catalog: listing builds: %w", err)
+	}
 	return mapped(page, c.shown), nil
 }
 
@@ -56,7 +59,11 @@ func (c *Catalog) Build(ctx context.Context, user, id string) (Build, error) {
 	if err != nil {
 		return Build{}, fmt.Errorf("catalog: build: %w", err)
 	}
-	b := c.shown(stored)
+	told := []store.Build{stored}
+	if err := c.Store.TellTurns(ctx, told); err != nil {
+		return Build{}, fmt.Errorf("catalog: build: %w", err)
+	}
+	b := c.shown(told[0])
 	status, err := c.Store.Status(ctx, store.StatusOf(stored))
 	switch {
 	case err == nil:

@@ -125,7 +125,11 @@ func (c *Control) Approve(ctx context.Context, user, build string) error {
 func (c *Control) tell(ctx context.Context, b store.Build) error {
 	if b.State.Final() {
 		ref := store.StatusOf(b)
-		return message.Send(ctx, c.Reports, message.Report{Status: &ref}, 0)
+		err := message.Send(ctx, c.Reports, message.Report{Status: &ref}, 0)
+		if b.Queues { // it may be the turn of the next one
+			err = errors.Join(err, message.Send(ctx, c.Deliveries, message.Dispatch{Admit: b.Runner}, 0))
+		}
+		return err
 	}
 	return message.Send(ctx, c.Deliveries, message.Dispatch{Stop: b.ID}, 0)
 }

@@ -507,7 +507,8 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 	}
 	b.Group, b.Old = c.group(file), c.old
 	b.Supersedes = file.Concurrency.CancelInProgress || c.app.CancelSuperseded
-	b.Reason = "waits for a runner"
+	b.Queues = file.Concurrency.Set && !b.Supersedes
+	b.Reason = store.WaitsForRunner
 	b.DueAt = b.CreatedAt.Add(WaitLimit) // until then the sweep looks at the line as a whole
 	made := ci.Built
 	if verdict.Held {
@@ -515,7 +516,11 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 		b.Held, b.Reason = true, "waits until a member approves the commit, which comes from a fork"
 		b.DueAt = b.CreatedAt.Add(HoldLimit)
 	}
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan)}, made, verdict)
+	ahead, err := d.ahead(ctx, c, b)
+	if err != nil {
+		return nil, err
+	}
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan), Ahead: ahead}, made, verdict)
 	if fault.Is(err, fault.TooLarge) {
 		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")
 	}

@@ -59,6 +59,28 @@ func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) er
 	return nil
 }
 
+// ahead answers the build before which a new one is to have its turn in their group: the first one, of those that no runner has yet, that is newer.
+// Others are older, or it cannot be told; then they keep the order in which they were made.
+func (d *Dispatch) ahead(ctx context.Context, c candidate, b store.Build) (string, error) {
+	if !b.Queues {
+		return "", nil
+	}
+	following, err := d.Store.Following(ctx, b)
+	if err != nil || len(following) == 0 {
+		return "", err
+	}
+	now, err := d.present(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	for _, other := range following {
+		if now.newer(b, other) == other.ID {
+			return other.ID, nil
+		}
+	}
+	return "", nil
+}
+
 // present is what a branch, a tag or a pull request is at, by Bitbucket.
 type present struct {
 	commit string // of a fork's the first characters; empty: it cannot be read any more

@@ -163,7 +163,7 @@ func (e Event) ref() string {
 	return "branch " + e.Branch
 }
 
-// Group answers the group of the builds of an event among those of its app: a newer
+// Group answers the group of the builds of an event among those of its app, which take turns; or a newer
 // build may end an older one of the same group.
 func (f *File) Group(e Event) string {
 	if f.Concurrency.Group != "" {

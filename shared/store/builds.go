@@ -34,6 +34,8 @@ type Build struct {
 	Group          string    `json:"group,omitempty"`      // of its app's builds: newer ones may stop older ones
 	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, where that is known
 	Supersedes     bool      `json:"supersedes,omitempty"` // it stops older builds of its group
+	Queues         bool      `json:"queues,omitempty"`     // of the builds of its group that do, one runs at a time
+	Place          string    `json:"place,omitempty"`      // among those that wait for their turn, while it does
 	// Stopping says that the build is to end: no attempt is made for it any more, none
 	// may claim it, and what runs is told to stop. It stays when the build has ended.
 	Stopping   bool      `json:"stopping,omitempty"`
@@ -113,6 +115,8 @@ type NewBuild struct {
 	Build  Build
 	Change string // names the change: one build per app and change; empty: always a new one
 	Script any    // what the runner executes, as JSON
+	// Ahead is the build before which this one is to have its turn in their group; empty: it is the last.
+	Ahead string
 	// BranchKey is the build's status key when the status with its own one was first
 	// posted for another branch; empty: never.
 	BranchKey string
@@ -160,6 +164,11 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			}
 		}
 		var c change
+		if b.takesTurns() {
+			if err := s.join(ctx, &c, &b, n.Ahead); err != nil {
+				return err
+			}
+		}
 		if n.Change != "" {
 			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, table.Absent())
 		}
@@ -173,7 +182,8 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			}
 			if b.Held {
 				c.put(heldKey(b), b.ID, table.Absent())
-			} else {
+			}
+			if b.waits() {
 				c.put(waitingKey(b), waiting{b.ID, b.Workspace, b.WaitsSince()}, table.Absent())
 			}
 			c.due(DueBuild, b.ID, time.Time{}, b.DueAt)
@@ -316,6 +326,11 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			if b.Group != "" {
 				c.delete(groupKey(*b), table.Condition{})
 			}
+			if old.takesTurns() {
+				if err := s.leave(ctx, c, b); err != nil {
+					return err
+				}
+			}
 			b.DueAt, b.Held = time.Time{}, false
 			b.FinishedAt = s.now()
 			if err := s.freeSlot(ctx, c, *b); err != nil {
@@ -332,6 +347,11 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			return err
 		}
 		s.wantStatus(c, *b, st, version)
+	}
+	if !old.takesTurns() && b.takesTurns() { // it is not held any more
+		if err := s.join(ctx, c, b, ""); err != nil {
+			return err
+		}
 	}
 	switch {
 	case old.waits() && !b.waits():
@@ -401,7 +421,7 @@ func (b *Build) Begin(a Attempt, now time.Time) {
 }
 
 // waits reports whether the build stands in the line before its runner.
-func (b Build) waits() bool { return !b.State.Final() && b.Attempt == "" && !b.Held }
+func (b Build) waits() bool { return !b.State.Final() && b.Attempt == "" && b.Place == "" && !b.Held }
 
 // WaitsSince is from when on a build waits for what it waits for: a runner, or an approval.
 func (b Build) WaitsSince() time.Time {
@@ -458,7 +478,7 @@ func (s *Store) Admit(ctx context.Context, runner string, limits Limits, a Attem
 		if err != nil {
 			return err
 		}
-		if old.Attempt != "" || old.State.Final() {
+		if !old.waits() {
 			return table.Conflicted() // it has left the line since
 		}
 		b = old

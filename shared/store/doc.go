@@ -47,6 +47,8 @@
 //	SCHEDULE#{schedule}             SCHEDULE                     → app
 //	CHANGE#{app}                    {sha256 of the change}       → the one build of a change
 //	GROUP#{app}                     {sha256 of the group}#{0, if it stops others, or 1}#{number, 10 digits}  → a build of the group that has not ended
+//	TURN#{app}                      {sha256 of the group}#0      the build of the group whose turn it is
+//	TURN#{app}                      {sha256 of the group}#1#{place}  → a build that waits for its turn
 //	BUILD#{build}                   BUILD                        a build
 //	BUILD#{build}                   SCRIPT                       what its runner executes
 //	TICKET#{sha256}                 TICKET                       → build, attempt; gone when the build ends
@@ -65,6 +67,8 @@
 //     version. Every change is written so that it may be applied to a state that
 //     has it already: a lost race and an outcome not learned (fault.Unknown) both
 //     mean reading again and starting over.
+//   - Of the builds of a group that run one after the other, one has the turn: it alone is in the line before its runner, or
+//     holds a slot. When it ends, the same transaction makes it the turn of the next.
 //   - States of builds move by ci.State.May alone. What hangs on a state (slot,
 //     ticket, waiting, status, due) moves in the same transaction.
 //   - What may be written over without harm (sessions, tokens and states under

@@ -161,6 +161,11 @@ func (c *change) delete(k table.Key, cond table.Condition) {
 	c.writes = append(c.writes, table.Delete(k, cond))
 }
 
+// check holds the transaction to a condition on an item that it does not write.
+func (c *change) check(k table.Key, cond table.Condition) {
+	c.writes = append(c.writes, table.Check(k, cond))
+}
+
 // settle is commit for writes without conditions, which may simply be made again
 // when their outcome was not learned.
 func (s *Store) settle(ctx context.Context, c *change) error {
@@ -233,6 +238,7 @@ const (
 	DueDelivery   = "delivery"
 	DueConnection = "connection"
 	DueSchedule   = "schedule"
+	DueTurn       = "turn"
 )
 
 // dueShards spreads each kind of due entries over partitions, which on DynamoDB

@@ -717,6 +717,22 @@ func everything(t testing.TB, b *storetest.Bench) {
 	must(err)
 	end(t, b, first.ID, ci.Failed)
 	end(t, b, byHand.ID, ci.Successful)
+	var turns []store.Build
+	for i, ahead := range []int{-1, -1, 0, 1} {
+		n := store.NewBuild{Build: build(b, "w", "app", "c"), Change: fmt.Sprint("turn", i)}
+		if n.Build.Group, n.Build.Queues = "g", true; ahead >= 0 {
+			n.Ahead = turns[ahead].ID
+		}
+		turns = append(turns, create(t, b, n))
+	}
+	end(t, b, turns[2].ID, ci.Stopped) // it had the turn of the first
+	end(t, b, turns[3].ID, ci.Stopped)
+	b.Clock.Add(time.Hour)
+	looked, err := b.DueBefore(ctx, store.DueTurn, b.Clock.Now(), 10)
+	must(err)
+	if _, err := b.MendTurn(ctx, looked[0]); err != nil {
+		t.Fatal(err)
+	}
 	_, _, err = b.ChangeStatus(ctx, store.StatusOf(first), func(st *store.Status) bool {
 		st.Posted = st.Revision
 		return true
@@ -819,6 +835,10 @@ func live(t *testing.T, b *storetest.Bench, r *rand.Rand) {
 		case 0, 1:
 			n := store.NewBuild{Build: build(b, fmt.Sprintf("w%d", r.IntN(3)), "app", fmt.Sprintf("c%d", r.IntN(3)))}
 			n.Build.DueAt = sometime()
+			n.Build.Group, n.Build.Queues = fmt.Sprint("g", r.IntN(2)), r.IntN(2) == 0
+			if len(ids) > 0 && r.IntN(3) == 0 {
+				n.Ahead = ids[r.IntN(len(ids))]
+			}
 			if r.IntN(5) > 0 {
 				n.Change = fmt.Sprint(r.IntN(100))
 			}

@@ -130,6 +130,7 @@ func (s *Sweep) RunBy(ctx context.Context, until time.Time) error {
 	errs := []error{s.line(ctx)}
 	for kind, look := range map[string]func(context.Context, store.Due) error{
 		store.DueBuild: s.build, store.DueStatus: s.status, store.DueDelivery: s.delivery, store.DueSchedule: s.schedule,
+		store.DueTurn: s.turn,
 	} {
 		entries, err := s.Store.DueBefore(ctx, kind, until, batch)
 		if err != nil {
@@ -194,6 +195,16 @@ func (s *Sweep) schedule(ctx context.Context, entry store.Due) error {
 		return err
 	}
 	return s.Timekeeper.Align(ctx, v.ID)
+}
+
+// turn has the next build of a group go on where the one before it is gone without a word.
+func (s *Sweep) turn(ctx context.Context, entry store.Due) error {
+	passed, err := s.Store.MendTurn(ctx, entry)
+	if err != nil || !passed {
+		return err
+	}
+	s.Log.Warn("a turn was not passed on", "group", entry.Reference)
+	return message.Send(ctx, s.Deliveries, message.Dispatch{Admit: s.RunnerName}, 0)
 }
 
 // build looks at a build that should have gone on by now.
@@ -285,7 +296,11 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 		if b.Attempt != "" || b.State.Final() || s.left(*b) > 0 { // it was admitted, has ended, or was approved meanwhile
 			return false, nil
 		}
-		b.State, b.Reason = ci.Errored, fmt.Sprintf("waited for a runner past the limit of %s", s.WaitLimit)
+		what := "a runner"
+		if b.Place != "" {
+			what = "its turn in its concurrency group"
+		}
+		b.State, b.Reason = ci.Errored, fmt.Sprintf("waited for %s past the limit of %s", what, s.WaitLimit)
 		if b.Held {
 			b.Reason = fmt.Sprintf("waited for a member to approve the commit past the limit of %d days", s.HoldLimit/(24*time.Hour))
 		}
@@ -295,7 +310,11 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 		return err
 	}
 	ref := store.StatusOf(b)
-	return message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
+	err = message.Send(ctx, s.Reports, message.Report{Status: &ref}, 0)
+	if b.Queues { // it may be the turn of the next one
+		err = errors.Join(err, message.Send(ctx, s.Deliveries, message.Dispatch{Admit: b.Runner}, 0))
+	}
+	return err
 }
 
 // left is how long a build without an attempt may go on waiting.

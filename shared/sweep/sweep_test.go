@@ -15,6 +15,7 @@ import (
 	"runnerhub/shared/message"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/store"
+	"runnerhub/shared/table"
 )
 
 const file = "name: Shop\ntriggers: [push]\ntimeout: 10\nsteps:\n  - run: make\n"
@@ -426,4 +427,70 @@ func TestEachWriteFailsOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+const deploy = "name: Shop\ntriggers: [push]\nconcurrency: {group: deploy}\nsteps:\n  - run: make\n"
+
+// A build that is gone holds up nobody who waits for its turn in the same group, and one that waits past the limit ends.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, deploy)
+	for n := range 3 {
+		push(b, n)
+	}
+	b.Pump()
+	page, err := b.Builds(t.Context(), dispatchtest.App, "", 10)
+	b.Must(err)
+	gone, next, last := page.Items[2], page.Items[1], page.Items[0]
+	b.Must(b.Table.Transact(t.Context(), table.Delete(table.Key{Partition: "BUILD#" + gone.ID, Sort: "BUILD"}, table.Condition{})))
+	for range 6 {
+		b.Clock.Add(time.Minute)
+		b.Must(b.Sweep.Run(t.Context()))
+		b.Pump()
+	}
+	if jobs := b.Runner.Jobs(); len(jobs) != 2 || jobs[1].Build != next.ID {
+		t.Fatalf("%d builds were started", len(jobs))
+	}
+	if !strings.Contains(b.Logged.String(), "a turn was not passed on") {
+		t.Error("nothing is said of it")
+	}
+	for range 25 {
+		b.Clock.Add(time.Hour)
+		b.Must(b.Sweep.Run(t.Context()))
+		b.Drop()
+	}
+	if x, err := b.Build(t.Context(), last.ID); err != nil || x.State != ci.Errored || x.Reason != "waited for its turn in its concurrency group past the limit of 24h0m0s" {
+		t.Errorf("%s: %s, %v", x.State, x.Reason, err)
+	}
+}
+
+// The build whose turn it is waits past the limit for a runner: the next one's is it then, and it is admitted.
+func TestTurnOfOneThatWaitedTooLong(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	push(b, 0)
+	push(b, 1)
+	b.Pump()
+	full := b.Runner.Jobs()
+	b.Main = b.Commit("main", ".runnerhub/runnerhub.yml", deploy)
+	push(b, 2)
+	b.Pump()
+	b.Clock.Add(time.Hour)
+	push(b, 3)
+	b.Pump()
+	b.Clock.Add(23*time.Hour + time.Minute)
+	b.Drop()
+	b.Must(b.Sweep.Run(t.Context()))
+	for _, job := range full {
+		_, _, err := b.ChangeBuild(t.Context(), job.Build, func(b *store.Build) (bool, error) {
+			b.State = ci.Stopped
+			return true, nil
+		})
+		b.Must(err)
+	}
+	b.Pump()
+	if jobs := b.Runner.Jobs(); len(jobs) != 3 || jobs[2].Build != b.TheBuild().ID {
+		t.Errorf("%d builds were started", len(jobs))
+	}
+	b.Check(t)
 }

@@ -20,6 +20,11 @@ import (
 // because its first outcome was not learned, counts one more.
 func (b *Bench) Dump(t testing.TB) map[table.Key]string {
 	t.Helper()
+	return b.dump(t)
+}
+
+func (b *Bench) items(t testing.TB) map[table.Key]string {
+	t.Helper()
 	items := map[table.Key]string{}
 	err := b.File.Read(context.Background(), func(tx *datafile.Tx) error {
 		return tx.Query(func(scan func(...any) error) (bool, error) {
@@ -37,7 +42,7 @@ func (b *Bench) Dump(t testing.TB) map[table.Key]string {
 }
 
 // Check fails the test where an index says something else than its records: due
-// entries, the line before a runner, its slots, tickets, numbers, groups, and statuses.
+// entries, the line before a runner, its slots, tickets, numbers, groups and their turns, and statuses.
 func (b *Bench) Check(t testing.TB) {
 	t.Helper()
 	items := b.Dump(t)
@@ -62,13 +67,30 @@ func (b *Bench) Check(t testing.TB) {
 			}
 			want[fmt.Sprintf("group %s %x#%d#%010d", x.App, sha256.Sum256([]byte(x.Group)), rank, x.Number)] = x.ID
 		}
+		if x.Queues && x.Group != "" && !x.State.Final() && !x.Held {
+			turn := fmt.Sprintf("turn %s %x#0", x.App, sha256.Sum256([]byte(x.Group)))
+			if has, two := want[turn]; two && x.Place == "" {
+				t.Errorf("it is the turn of %s and of %s", has, x.ID)
+			}
+			if x.Place != "" {
+				turn = strings.TrimSuffix(turn, "0") + "1#" + x.Place
+			}
+			want[turn] = x.ID
+		}
 		switch {
 		case x.State.Final():
 			if x.Held {
 				t.Errorf("build %s is %s and held", x.ID, x.State)
 			}
+			if x.Place != "" {
+				t.Errorf("build %s is %s and has a place at %s", x.ID, x.State, x.Place)
+			}
 		case x.Held:
 			want[fmt.Sprintf("held %s %010d#%s", x.App, x.PullRequest, x.ID)] = x.ID
+		case x.Place != "":
+			if x.Attempt != "" {
+				t.Errorf("build %s waits for its turn and has an attempt", x.ID)
+			}
 		case x.Attempt == "":
 			want["waiting "+x.Runner+" "+x.ID] = x.Workspace
 		default:
@@ -106,6 +128,16 @@ func (b *Bench) Check(t testing.TB) {
 	}
 	for k, body := range items {
 		index(t, got, k, body)
+		if app, is := strings.CutPrefix(k.Partition, "TURN#"); is {
+			group, ends := strings.CutSuffix(k.Sort, "#0")
+			if ends {
+				due(store.DueTurn, app+"/"+group+"#", read[struct {
+					DueAt time.Time `json:"due_at"`
+				}](t, k, body).DueAt)
+			} else if group, _, _ = strings.Cut(k.Sort, "#"); items[table.Key{Partition: k.Partition, Sort: group + "#0"}] == "" {
+				t.Errorf("%s waits for a turn that nobody has", k)
+			}
+		}
 		if _, is := strings.CutPrefix(k.Sort, "SCHEDULE#"); is {
 			v := read[store.Schedule](t, k, body)
 			due(store.DueSchedule, v.ID, v.DueAt)
@@ -144,6 +176,8 @@ func index(t testing.TB, got map[string]string, k table.Key, body string) {
 		}
 	case "SCHEDULE":
 		got["schedule "+of] = read[string](t, k, body)
+	case "TURN":
+		got["turn "+of+" "+k.Sort] = read[struct{ Build string }](t, k, body).Build
 	case "GROUP":
 		got["group "+of+" "+k.Sort] = read[string](t, k, body)
 	case "TICKET":

@@ -61,10 +61,12 @@ func (i *IDs) New() string {
 // Bench is a store with what it stands on.
 type Bench struct {
 	*store.Store
-	File  *datafile.File
+	File  *datafile.File // nil when it stands on another table
 	Table *Table
 	Clock *Clock
 	IDs   *IDs
+
+	dump func(testing.TB) map[table.Key]string
 }
 
 // New makes a Bench on a file of its own.
@@ -79,13 +81,29 @@ func New(t testing.TB) *Bench {
 			t.Error(err)
 		}
 	})
-	b := &Bench{File: file, Clock: NewClock(), IDs: &IDs{}}
-	real, err := sqlite.New(sqlite.Deps{File: file, Now: b.Clock.Now})
+	clock := NewClock()
+	real, err := sqlite.New(sqlite.Deps{File: file, Now: clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Table = &Table{Table: real}
-	b.Store, err = store.New(store.Deps{Table: b.Table, Now: b.Clock.Now, NewID: b.IDs.New})
+	b := over(t, real, clock)
+	b.File, b.dump = file, b.items
+	return b
+}
+
+// On makes a Bench on any table; dump answers all of its items.
+func On(t testing.TB, real table.Table, dump func(testing.TB) map[table.Key]string) *Bench {
+	t.Helper()
+	b := over(t, real, NewClock())
+	b.dump = dump
+	return b
+}
+
+func over(t testing.TB, real table.Table, clock *Clock) *Bench {
+	t.Helper()
+	b := &Bench{Table: &Table{Table: real}, Clock: clock, IDs: &IDs{}}
+	var err error
+	b.Store, err = store.New(store.Deps{Table: b.Table, Now: clock.Now, NewID: b.IDs.New})
 	if err != nil {
 		t.Fatal(err)
 	}
