@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"runnerhub/infra/port"
 	"runnerhub/infra/visitor"
 )
 
@@ -67,9 +68,12 @@ type home struct {
 	program  string
 	root     string // open to builds, as t.TempDir is not
 	settings []string
-	hub      string
-	forge    string
-	server   *server
+	// hubPort and forgePort stay the same from start to start, because those two know each other.
+	hubPort   *port.Held
+	forgePort *port.Held
+	hub       string
+	forge     string
+	server    *server
 }
 
 // server is a running `runnerhub serve`.
@@ -105,6 +109,12 @@ func (s *standalone) home(t *testing.T, settings ...string) *home {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for _, held := range []**port.Held{&h.hubPort, &h.forgePort} {
+		if *held, err = port.Hold(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = (*held).Close() })
+	}
 	return h
 }
 
@@ -122,18 +132,10 @@ func (h *home) command(ctx context.Context, settings ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, h.program, "serve")
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "RUNNERHUB_DATA=" + h.data(), "RUNNERHUB_BUILDS=" + h.builds(), "RUNNERHUB_CONCURRENCY=2",
-		"RUNNERHUB_LISTEN=" + listen(h.hub), "SANDBOX_LISTEN=" + listen(h.forge),
+		"RUNNERHUB_LISTEN=" + h.hubPort.Address, "SANDBOX_LISTEN=" + h.forgePort.Address,
 	}
 	cmd.Env = append(append(cmd.Env, h.settings...), settings...)
 	return cmd
-}
-
-// listen is where an address that was answered before is listened on, or any port.
-func listen(address string) string {
-	if address == "" {
-		return "127.0.0.1:0"
-	}
-	return strings.TrimPrefix(address, "http://")
 }
 
 func (h *home) start() (hub, forge string) {

@@ -28,7 +28,7 @@ func troubleAtStart(t *testing.T, in stack) {
 
 	// While it runs.
 	h.refuses("in use by another server", "RUNNERHUB_LISTEN=127.0.0.1:0", "SANDBOX_LISTEN=127.0.0.1:0")
-	h.refuses("cannot listen on "+listen(h.hub), "RUNNERHUB_DATA="+filepath.Join(h.root, "other"))
+	h.refuses("cannot listen on "+h.hubPort.Address, "RUNNERHUB_DATA="+filepath.Join(h.root, "other"))
 	s.ended(s.pushSteps("echo not disturbed").ID, "SUCCESSFUL")
 	h.stop()
 

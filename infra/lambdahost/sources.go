@@ -201,6 +201,11 @@ func SendMessage(ctx context.Context, services string, q template.Queue, body st
 	return newWire(services).call(ctx, "sqs", "AmazonSQS.SendMessage", map[string]any{"QueueUrl": q.URL, "MessageBody": body}, nil)
 }
 
+// PurgeQueue deletes all messages of a queue, also those that somebody is at.
+func PurgeQueue(ctx context.Context, services string, q template.Queue) error {
+	return newWire(services).call(ctx, "sqs", "AmazonSQS.PurgeQueue", map[string]any{"QueueUrl": q.URL}, nil)
+}
+
 // QueueState is how many messages a queue holds.
 type QueueState struct{ Visible, Hidden, Delayed int }
 

@@ -17,12 +17,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"runnerhub/infra/codebuild"
 	"runnerhub/infra/lambdahost"
+	"runnerhub/infra/port"
 	"runnerhub/infra/sandbox"
 	"runnerhub/infra/scheduler"
 	"runnerhub/infra/template"
@@ -116,13 +116,14 @@ type Installation struct {
 	CodeBuild  *codebuild.Host
 	Sandbox    *sandbox.Sandbox
 	Stack      *template.Stack
+	Scheduler  *scheduler.Scheduler
 
-	deps      Deps
-	log       *slog.Logger
-	front     *http.Server // of the sandbox
-	scheduler *scheduler.Scheduler
-	running   sync.WaitGroup // it
-	end       context.CancelFunc
+	deps    Deps
+	log     *slog.Logger
+	hub     *port.Held     // the same from start to start, because Bitbucket knows it
+	front   *http.Server   // of the sandbox
+	running sync.WaitGroup // the scheduler
+	end     context.CancelFunc
 
 	mu   sync.Mutex
 	host *lambdahost.Host // nil while it does not run
@@ -138,11 +139,11 @@ func New(ctx context.Context, d Deps) (*Installation, error) {
 		d.Output = io.Discard
 	}
 	in := &Installation{deps: d, log: slog.New(slog.NewTextHandler(d.Output, nil))}
-	hub, err := free()
-	if err != nil {
+	var err error
+	if in.hub, err = port.Hold(); err != nil {
 		return nil, err
 	}
-	in.Hub = "http://" + hub
+	in.Hub = "http://" + in.hub.Address
 	if err := in.bitbucket(); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -153,16 +154,6 @@ func New(ctx context.Context, d Deps) (*Installation, error) {
 		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
-}
-
-// free answers an address that nobody listens on. The hub's stays the same from start to start,
-// because Bitbucket knows it.
-func free() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func (in *Installation) bitbucket() error {
@@ -256,13 +247,13 @@ func (in *Installation) schedules() error {
 		groups = append(groups, g.Name)
 	}
 	var err error
-	in.scheduler, err = scheduler.New(scheduler.Deps{Groups: groups, Now: time.Now, Send: in.due, Log: in.log})
+	in.Scheduler, err = scheduler.New(scheduler.Deps{Groups: groups, Now: time.Now, Send: in.due, Log: in.log})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	in.end = cancel
-	in.running.Go(func() { in.scheduler.Run(ctx) })
+	in.running.Go(func() { in.Scheduler.Run(ctx) })
 	return nil
 }
 
@@ -281,6 +272,27 @@ func (in *Installation) due(ctx context.Context, d scheduler.Delivery) error {
 	return fmt.Errorf("schedule %s: no role %s may send to %s", d.Name, d.Role, d.Target)
 }
 
+// Deliver puts a message into the queue that a function works on.
+func (in *Installation) Deliver(ctx context.Context, function, body string) error {
+	return in.queue(function, func(q template.Queue) error { return lambdahost.SendMessage(ctx, in.deps.Services, q, body) })
+}
+
+// Purge deletes all messages of the queue that a function works on.
+func (in *Installation) Purge(ctx context.Context, function string) error {
+	return in.queue(function, func(q template.Queue) error { return lambdahost.PurgeQueue(ctx, in.deps.Services, q) })
+}
+
+func (in *Installation) queue(function string, f func(template.Queue) error) error {
+	for _, source := range in.Stack.Sources {
+		for _, q := range in.Stack.Queues {
+			if source.Function == function && q.ID == source.Queue {
+				return f(q)
+			}
+		}
+	}
+	return fmt.Errorf("rehearsal: %s works on no queue", function)
+}
+
 func newUUID() string {
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails
@@ -289,14 +301,14 @@ func newUUID() string {
 
 // Start brings the functions up.
 func (in *Installation) Start() error {
-	l, err := net.Listen("tcp", strings.TrimPrefix(in.Hub, "http://"))
+	l, err := net.Listen("tcp", in.hub.Address)
 	if err != nil {
 		return err
 	}
 	d := in.deps
 	host, err := lambdahost.New(lambdahost.Deps{
 		Stack: in.Stack, Region: region, Account: account, Programs: d.Programs.dir, Layers: d.Programs.layers, Listener: l,
-		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: in.scheduler, Forge: in.Forge,
+		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: in.Scheduler, Forge: in.Forge,
 		Instances: d.Instances, Twice: d.Twice, Watch: d.Watch, Done: d.Done, Output: d.Output, Log: in.log,
 	})
 	if err != nil {
@@ -370,5 +382,5 @@ func (in *Installation) Close() error {
 		defer cancel()
 		errs = append(errs, in.Sandbox.Close(ctx))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, in.hub.Close())...)
 }

@@ -86,6 +86,27 @@ type target struct {
 	DeadLetterConfig *struct{ Arn string } `json:",omitempty"`
 }
 
+// Entry is a schedule as it is held.
+type Entry struct {
+	Group, Name string
+	Expression  string
+	Zone        string
+	Input       string // before the context attributes are filled in
+}
+
+// Entries answers all enabled schedules, in no order.
+func (s *Scheduler) Entries() []Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Entry
+	for _, held := range s.schedules {
+		if held.State == "ENABLED" {
+			all = append(all, Entry{held.GroupName, held.Name, held.ScheduleExpression, held.ScheduleExpressionTimezone, held.Target.Input})
+		}
+	}
+	return all
+}
+
 // schedule is one that is held.
 type schedule struct {
 	description

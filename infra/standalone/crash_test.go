@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"runnerhub/infra/port"
 	"runnerhub/infra/sandbox"
 	"runnerhub/infra/visitor"
 	"runnerhub/shared/buildlog"
@@ -273,8 +274,12 @@ func newSite(t *testing.T) *site {
 	if err := os.Chmod(s.ran, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	s.listen = freePort(t)
-	s.hub = "http://" + s.listen
+	held, err := port.Hold() // Bitbucket knows it: each life has the same
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = held.Close() })
+	s.listen, s.hub = held.Address, "http://"+held.Address
 	front := httptest.NewUnstartedServer(nil)
 	s.forge = "http://" + front.Listener.Addr().String()
 	s.box, err = sandbox.New(sandbox.Deps{
@@ -298,18 +303,6 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	return s
-}
-
-// freePort finds an address that is free now. The server has to have the same one
-// after each restart, because Bitbucket knows it.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // child is a server in a process of its own.
