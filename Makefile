@@ -50,7 +50,7 @@ test: tools ministack ## run every test
 	$(GO) test $(TESTFLAGS) $(PACKAGES)
 
 e2e: tools $(if $(filter standalone,$(STACK)),,ministack) ## run the end-to-end scripts: make e2e STACK=standalone or STACK=lambda, or both
-	STACK="$(STACK)" $(GO) test $(TESTFLAGS) -count=1 -parallel 8 ./infra/e2e
+	STACK="$(STACK)" $(GO) test $(TESTFLAGS) -count=1 ./infra/e2e
 
 check: tools ministack sam ## what CI runs: format, vet, staticcheck, build, template, tests with the race detector
 	@echo "== format"; out=$$($(GO) tool gofumpt -l .); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }

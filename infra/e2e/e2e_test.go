@@ -1,12 +1,29 @@
 package e2e
 
 import (
+	"flag"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 )
+
+// sideBySide is how many scripts run at once unless -parallel says otherwise. Each waits most of its time, for Bitbucket's next
+// attempt, for a message to come again, for a lease to run out; the processors would do with less.
+const sideBySide = "8"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", sideBySide); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // script is one story, told to installations of its own.
 type script struct {
@@ -50,6 +67,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := stacks[name](t)
 			for _, script := range append(s.scripts(), scripts()...) {
 				t.Run(script.name, func(t *testing.T) {
