@@ -120,9 +120,7 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 	if err != nil {
 		return Repository{}, false, fmt.Errorf("connect: storing the repository: %w", err)
 	}
-	if replaced.UUID != "" {
-		c.removeHook(ctx, replaced)
-	}
+	c.removeHooks(ctx, tie)
 	return shown(tie, conn), before.UUID == "" && replaced.UUID == "", nil
 }
 
@@ -269,30 +267,39 @@ func deleteHook(ctx context.Context, client *bitbucket.Client, repository, uuid 
 	return err
 }
 
-// removeHook removes the hook of the repository an app had before. It is best effort:
-// the address is dead already, so what is left over is refused.
-func (c *Connect) removeHook(ctx context.Context, old ci.Repository) {
+// removeHooks removes the hooks of the repositories that an app had before. It is best effort, for what is
+// left over is refused: the address is dead already. Whatever could not be removed, because Bitbucket failed or this process died, is
+// tried again when the app is tied the next time, were it to the same repository.
+func (c *Connect) removeHooks(ctx context.Context, tie ci.Repository) {
 	ctx, cancel := context.WithTimeout(ctx, removal)
 	defer cancel()
-	err := func() error {
-		client, err := c.Grants.Client(ctx, old.Connection)
-		if err != nil {
-			return err
-		}
-		ours, err := c.ourHooks(ctx, client, old)
-		if err != nil {
-			return err
-		}
-		for _, h := range ours {
-			if err := deleteHook(ctx, client, old.UUID, h.UUID); err != nil {
-				return err
-			}
-		}
-		return nil
-	}()
+	all, err := c.Store.Left(ctx, tie.App)
 	if err != nil {
-		c.Log.Warn("the webhook of a repository that an app left is still there", "app", old.App, "repository", old.UUID, "error", err)
+		c.Log.Warn("the repositories that an app left are not known", "app", tie.App, "error", err)
 		return
 	}
-	c.Log.Info("removed the webhook of a repository that an app left", "app", old.App, "repository", old.UUID)
+	for _, left := range all {
+		if err := c.removeHook(ctx, left); err != nil {
+			c.Log.Warn("the webhook of a repository that an app left is still there", "app", left.App, "repository", left.Repository, "error", err)
+			continue
+		}
+		c.Log.Info("removed the webhook of a repository that an app left", "app", left.App, "repository", left.Repository)
+	}
+}
+
+func (c *Connect) removeHook(ctx context.Context, left store.Left) error {
+	client, err := c.Grants.Client(ctx, left.Connection)
+	if err != nil {
+		return err
+	}
+	ours, err := c.ourHooks(ctx, client, ci.Repository{App: left.App, UUID: left.Repository, Hook: left.Hook})
+	if err != nil && !fault.Is(err, fault.NotFound) { // with a repository that is gone, so are its hooks
+		return err
+	}
+	for _, h := range ours {
+		if err := deleteHook(ctx, client, left.Repository, h.UUID); err != nil {
+			return err
+		}
+	}
+	return c.Store.DropLeft(ctx, left)
 }

@@ -356,6 +356,24 @@ func TestPutRepository(t *testing.T) {
 		b.signed(app)
 		br.put(path, tie(connection, docs)).want(200)
 	})
+	t.Run("a webhook that is not removed at once", func(t *testing.T) {
+		b.forge.set(func(r *http.Request) {
+			if r.Method == http.MethodDelete {
+				panic(http.ErrAbortHandler)
+			}
+		}, nil)
+		br.put(path, tie(connection, shop)).want(200)
+		b.forge.set(nil, nil)
+		if got := b.hooksOf("docs"); len(got) != 1 {
+			t.Errorf("Bitbucket failed, and the hooks are %v", got)
+		}
+		br.put(path, tie(connection, shop)).want(200)
+		if got := b.hooksOf("docs"); len(got) != 0 {
+			t.Errorf("after tying again, the hooks are %v", got)
+		}
+		br.put(path, tie(connection, docs)).want(200)
+		b.signed(app)
+	})
 	t.Run("a secret that does not open", func(t *testing.T) {
 		repo, err := b.store.Repository(t.Context(), app)
 		b.ok(err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"runnerhub/shared/ci"
+	"runnerhub/shared/fault"
 	"runnerhub/shared/table"
 )
 
@@ -177,8 +178,45 @@ func (r storedRepository) domain() ci.Repository {
 	return r.Repository
 }
 
+// Left is a repository that an app was tied to, and that may still have its webhook.
+type Left struct {
+	App        string `json:"app"`
+	Repository string `json:"repository"` // UUID with braces
+	Connection string `json:"connection"` // that it was tied through
+	Hook       string `json:"hook"`
+	Version    int64  `json:"-"`
+}
+
+func leftKey(app, repository string) table.Key { return key("APP#"+app, "LEFT#"+repository) }
+
+// Left answers the repositories that an app left and whose webhooks nobody is known to have removed.
+func (s *Store) Left(ctx context.Context, app string) ([]Left, error) {
+	from, before := table.Prefix("LEFT#")
+	page, err := list[Left](ctx, s, table.Query{Partition: "APP#" + app, From: from, Before: before}, "repositories that an app left")
+	if err != nil {
+		return nil, err
+	}
+	for i, left := range page.Items {
+		if _, page.Items[i].Version, err = find[Left](ctx, s, leftKey(app, left.Repository), "repository that an app left"); err != nil {
+			return nil, err
+		}
+	}
+	return page.Items, nil
+}
+
+// DropLeft forgets a repository that an app left, unless it left that once more meanwhile.
+func (s *Store) DropLeft(ctx context.Context, l Left) error {
+	var c change
+	c.delete(leftKey(l.App, l.Repository), table.VersionIs(l.Version))
+	err := s.commit(ctx, &c)
+	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.Unknown) {
+		return nil // what is still there is looked at the next time
+	}
+	return err
+}
+
 // PutRepository ties an app to a repository. It answers the tie to another repository whose
-// place it took, at the very moment it did; its UUID is empty when there was none.
+// place it took, at the very moment it did; its UUID is empty when there was none. The other one is among those that the app left then.
 func (s *Store) PutRepository(ctx context.Context, r ci.Repository) (replaced ci.Repository, err error) {
 	err = s.again(ctx, func() error {
 		old, version, err := find[storedRepository](ctx, s, repositoryKey(r.App), "repository")
@@ -199,6 +237,10 @@ func (s *Store) PutRepository(ctx context.Context, r ci.Repository) (replaced ci
 		}
 		if version != 0 && old.HookID != r.Hook {
 			c.delete(hookKey(old.HookID), table.Condition{})
+		}
+		if version != 0 && old.UUID != r.UUID {
+			c.put(leftKey(r.App, old.UUID), Left{App: r.App, Repository: old.UUID, Connection: old.Connection, Hook: old.HookID}, table.Condition{})
+			c.delete(leftKey(r.App, r.UUID), table.Condition{})
 		}
 		c.put(appOfRepository(r.UUID, r.App), r.App, table.Condition{})
 		c.put(appOfConnection(r.Connection, r.App), r.App, table.Condition{})
