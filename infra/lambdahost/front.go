@@ -205,8 +205,14 @@ func (e *entry) respond(w http.ResponseWriter, text []byte) {
 		refuse(w, http.StatusInternalServerError, "Internal Server Error")
 		return
 	}
+	if !out.IsBase64Encoded {
+		body = []byte(e.host.gateway.outward(out.Body))
+	}
 	for name, value := range out.Headers {
-		w.Header().Set(name, value)
+		if strings.EqualFold(name, "Content-Length") {
+			continue // the gateway counts itself
+		}
+		w.Header().Set(name, e.host.gateway.outward(value))
 	}
 	for _, cookie := range out.Cookies {
 		w.Header().Add("Set-Cookie", cookie)

@@ -57,7 +57,10 @@ func (f *function) environment(key, runtime string) []string {
 		if rest, ok := strings.CutPrefix(value, "/opt/"); ok {
 			value = f.layered(rest)
 		}
-		if name == "BITBUCKET_API_URL" {
+		switch name {
+		case "BITBUCKET_API_URL":
+			value = h.gateway.forge(key) + "/2.0"
+		case "BITBUCKET_WEB_URL": // tokens are obtained there
 			value = h.gateway.forge(key)
 		}
 		env = append(env, name+"="+value)

@@ -81,8 +81,13 @@ func newGateway(h *Host) (*gateway, error) {
 
 func (g *gateway) close() error { return g.server.Close() }
 
-// forge is the address of Bitbucket's API for one process.
-func (g *gateway) forge(key string) string { return g.url + forgePath + key + "/2.0" }
+// forge is the address of Bitbucket for one process.
+func (g *gateway) forge(key string) string { return g.url + forgePath + key }
+
+// outward is what a function answers with Bitbucket's own address, for browsers and git, in place of that for the process.
+func (g *gateway) outward(text string) string {
+	return regexp.MustCompile(regexp.QuoteMeta(g.url+forgePath)+`[0-9A-Z]+`).ReplaceAllLiteralString(text, g.host.Forge)
+}
 
 // Denied answers the calls that the template's policies do not allow, each once.
 func (h *Host) Denied() []string {
@@ -271,7 +276,7 @@ func forward(r *http.Request, address string, body []byte) (*http.Request, error
 // them only to the host it was told.
 func (g *gateway) pages(key string, text []byte) []byte {
 	next := regexp.MustCompile(`("next":\s*")` + regexp.QuoteMeta(g.host.Forge+"/2.0"))
-	return next.ReplaceAll(text, []byte("${1}"+g.forge(key)))
+	return next.ReplaceAll(text, []byte("${1}"+g.forge(key)+"/2.0"))
 }
 
 // fail answers an error in the form of the service.

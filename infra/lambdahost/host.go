@@ -35,7 +35,7 @@ type Deps struct {
 	Services  string       // URL of MiniStack
 	CodeBuild http.Handler // speaks the wire format of CodeBuild; may be nil
 	Scheduler http.Handler // that of EventBridge Scheduler; nil: MiniStack's
-	Forge     string       // URL of Bitbucket's API, which functions reach through the gateway
+	Forge     string       // URL of Bitbucket, which functions reach through the gateway
 
 	Instances int  // the most instances of a function, where the template reserves none
 	Twice     bool // every batch and every event is delivered twice, at the same time

@@ -145,66 +145,94 @@ func (v *Visitor) exchange(req *http.Request, out any) error {
 
 // SignIn goes through Bitbucket's consent page, as a browser does.
 func (v *Visitor) SignIn(ctx context.Context) error {
-	resp, err := v.visit(ctx, v.Hub+"/auth/login?return=/")
+	authorize, err := v.Login(ctx)
 	if err != nil {
 		return err
 	}
-	where, err := resp.Location()
-	if err != nil {
-		return fmt.Errorf("signing in: no redirect to Bitbucket: %w", err)
-	}
-	_, err = v.consent(ctx, where, "grant")
-	return err
+	return v.there(ctx, authorize)
 }
 
-// consent fills in the form at Bitbucket's authorize address and follows the way
-// back. It answers where RunnerHub sends the browser in the end.
-func (v *Visitor) consent(ctx context.Context, authorize *url.URL, action string) (*url.URL, error) {
-	resp, err := v.visit(ctx, authorize.String())
+// Login answers where RunnerHub sends a browser that wants to sign in.
+func (v *Visitor) Login(ctx context.Context) (*url.URL, error) {
+	resp, _, err := v.Visit(ctx, v.Hub+"/auth/login?return=/")
+	if err != nil {
+		return nil, err
+	}
+	where, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("signing in: no redirect to Bitbucket: %w", err)
+	}
+	return where, nil
+}
+
+// Consent fills in the form at Bitbucket's authorize address, and answers where Bitbucket sends the browser.
+func (v *Visitor) Consent(ctx context.Context, authorize *url.URL) (callback *url.URL, err error) {
+	resp, _, err := v.Visit(ctx, authorize.String())
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the consent page answered %d", resp.StatusCode)
 	}
-	form := url.Values{"user": {v.Name}, "password": {v.Password}, "action": {action}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, authorize.String(), strings.NewReader(form.Encode()))
+	resp, body, err := v.Submit(ctx, authorize.String(), url.Values{"user": {v.Name}, "password": {v.Password}, "action": {"grant"}})
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, body, err := v.do(req)
-	if err != nil {
-		return nil, err
-	}
-	callback, err := resp.Location()
-	if err != nil {
+	if callback, err = resp.Location(); err != nil {
 		return nil, &Refusal{"POST", authorize.Path, resp.StatusCode, string(body)}
 	}
-	resp, err = v.visit(ctx, callback.String())
-	if err != nil {
-		return nil, err
-	}
-	end, err := resp.Location()
-	if err != nil {
-		return nil, fmt.Errorf("the callback answered %d and leads nowhere", resp.StatusCode)
-	}
-	return end, nil
+	return callback, nil
 }
 
-func (v *Visitor) visit(ctx context.Context, address string) (*http.Response, error) {
+// there goes through the consent page and back, to where RunnerHub sends the browser then.
+func (v *Visitor) there(ctx context.Context, authorize *url.URL) error {
+	callback, err := v.Consent(ctx, authorize)
+	if err != nil {
+		return err
+	}
+	resp, _, err := v.Visit(ctx, callback.String())
+	if err != nil {
+		return err
+	}
+	if _, err := resp.Location(); err != nil {
+		return fmt.Errorf("the callback answered %d and leads nowhere", resp.StatusCode)
+	}
+	return nil
+}
+
+// Visit opens an address, without following where it leads. What is refused is a *Refusal.
+func (v *Visitor) Visit(ctx context.Context, address string) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp, body, err := v.do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if resp.StatusCode >= 400 {
-		return nil, &Refusal{"GET", req.URL.Path, resp.StatusCode, string(body)}
+		return nil, nil, &Refusal{"GET", req.URL.Path, resp.StatusCode, string(body)}
 	}
-	return resp, nil
+	return resp, body, nil
+}
+
+// Submit sends a form, and answers whatever comes back.
+func (v *Visitor) Submit(ctx context.Context, address string, form url.Values) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return v.do(req)
+}
+
+// Cookies are those that the browser has for RunnerHub.
+func (v *Visitor) Cookies() []*http.Cookie {
+	hub, err := url.Parse(v.Hub)
+	if err != nil {
+		return nil
+	}
+	return v.http.Jar.Cookies(hub)
 }
 
 // Object is anything with an id.
@@ -289,30 +317,52 @@ func everything[T any](ctx context.Context, v *Visitor, path string) ([]T, error
 	}
 }
 
-// Connect connects Bitbucket to a workspace and answers the connection's id.
-func (v *Visitor) Connect(ctx context.Context, workspace string) (string, error) {
+// Authorize begins to connect Bitbucket to a workspace, and answers where the browser has to go for it.
+func (v *Visitor) Authorize(ctx context.Context, workspace string) (*url.URL, error) {
 	var answer struct {
 		AuthorizeURL string `json:"authorize_url"`
 	}
-	path := "/api/workspaces/" + workspace + "/connections"
-	if err := v.Call(ctx, http.MethodPost, path, map[string]string{"provider": "bitbucket"}, &answer); err != nil {
-		return "", err
+	err := v.Call(ctx, http.MethodPost, "/api/workspaces/"+workspace+"/connections", map[string]string{"provider": "bitbucket"}, &answer)
+	if err != nil {
+		return nil, err
 	}
 	authorize, err := url.Parse(answer.AuthorizeURL)
 	if err != nil || authorize.Host == "" {
-		return "", fmt.Errorf("authorize_url is %q", answer.AuthorizeURL)
+		return nil, fmt.Errorf("authorize_url is %q", answer.AuthorizeURL)
 	}
-	if _, err := v.consent(ctx, authorize, "grant"); err != nil {
+	return authorize, nil
+}
+
+// Connection is a connection of a workspace.
+type Connection struct {
+	ID       string `json:"id"`
+	Nickname string `json:"nickname"` // of the account at Bitbucket
+	State    string `json:"state"`
+	Reason   string `json:"reason"`
+}
+
+// Connections lists the connections of a workspace.
+func (v *Visitor) Connections(ctx context.Context, workspace string) ([]Connection, error) {
+	return everything[Connection](ctx, v, "/api/workspaces/"+workspace+"/connections")
+}
+
+// Connect connects Bitbucket to a workspace and answers the connection's id.
+func (v *Visitor) Connect(ctx context.Context, workspace string) (string, error) {
+	authorize, err := v.Authorize(ctx, workspace)
+	if err != nil {
 		return "", err
 	}
-	var list List[Object]
-	if err := v.Call(ctx, http.MethodGet, path, nil, &list); err != nil {
+	if err := v.there(ctx, authorize); err != nil {
 		return "", err
 	}
-	if len(list.Items) == 0 {
+	all, err := v.Connections(ctx, workspace)
+	if err != nil {
+		return "", err
+	}
+	if len(all) == 0 {
 		return "", errors.New("the workspace has no connection after the consent")
 	}
-	return list.Items[len(list.Items)-1].ID, nil
+	return all[len(all)-1].ID, nil
 }
 
 // Repository is a repository in the picker.
