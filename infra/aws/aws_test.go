@@ -39,6 +39,7 @@ func deployment() map[string]string {
 		"RUNNERHUB_TOKENS_KEY":    "arn:aws:kms:us-east-1:1:key/t", "RUNNERHUB_HOOKS_KEY": "arn:aws:kms:us-east-1:1:key/h",
 		"RUNNERHUB_BUILD_PROJECT": "project", "RUNNERHUB_LOG_GROUP": "group", "RUNNERHUB_CONCURRENCY": "2", "RUNNERHUB_AGENTS": "/opt/agents",
 		"RUNNERHUB_SCHEDULE_GROUP": "group", "RUNNERHUB_SCHEDULE_ROLE": "arn:aws:iam::1:role/r", "RUNNERHUB_DELIVERIES_QUEUE_ARN": "arn:aws:sqs:us-east-1:1:deliveries",
+		"RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN": "arn:aws:sqs:us-east-1:1:schedules-dead",
 	}
 }
 
@@ -91,7 +92,7 @@ func TestPartsReadTheirOwn(t *testing.T) {
 			}
 			_, err = timers.Keeper(e, stored)
 			return err
-		}, []string{"RUNNERHUB_TABLE", "RUNNERHUB_SCHEDULE_GROUP", "RUNNERHUB_SCHEDULE_ROLE", "RUNNERHUB_DELIVERIES_QUEUE_ARN"}},
+		}, []string{"RUNNERHUB_TABLE", "RUNNERHUB_SCHEDULE_GROUP", "RUNNERHUB_SCHEDULE_ROLE", "RUNNERHUB_DELIVERIES_QUEUE_ARN", "RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN"}},
 		"builds":  {func(e aws.Environment) error { _, err := builders.Watcher(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT"}},
 		"starter": {func(e aws.Environment) error { _, err := builders.Starter(e); return err }, []string{"RUNNERHUB_BUILD_PROJECT", "RUNNERHUB_LOG_GROUP"}},
 		"logs":    {func(e aws.Environment) error { _, err := buildlogs.Open(e); return err }, []string{"RUNNERHUB_LOG_GROUP"}},

@@ -272,5 +272,6 @@ func functionEnvironment() []string {
 		"RUNNERHUB_BUILD_PROJECT=project", "RUNNERHUB_LOG_GROUP=group", "RUNNERHUB_CONCURRENCY=1", "RUNNERHUB_AGENTS=/opt/agents",
 		"RUNNERHUB_SCHEDULE_GROUP=group", "RUNNERHUB_SCHEDULE_ROLE=arn:aws:iam::123456789012:role/r",
 		"RUNNERHUB_DELIVERIES_QUEUE_ARN=arn:aws:sqs:us-east-1:123456789012:deliveries",
+		"RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN=arn:aws:sqs:us-east-1:123456789012:schedules-dead",
 	}
 }

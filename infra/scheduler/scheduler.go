@@ -25,7 +25,8 @@ import (
 type Deps struct {
 	Groups []string         // that exist from the start; "default" always does
 	Now    func() time.Time // must advance with the time that timers wait for
-	// Send gives an input to its target. What fails is sent again after a second, as often as the schedule says.
+	// Send gives an input to its target. What fails is sent again after a second, as often as the schedule says, and then to
+	// its dead letters, if it has any.
 	Send func(ctx context.Context, d Delivery) error
 	Log  *slog.Logger
 }
@@ -300,6 +301,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 type attempt struct {
 	Delivery
 	retries int
+	dead    string // ARN of where it goes then; may be empty
 }
 
 // due answers what is due now, and when to look again.
@@ -314,13 +316,17 @@ func (s *Scheduler) due() (due []attempt, next time.Time) {
 			if policy := held.Target.RetryPolicy; policy != nil && policy.MaximumRetryAttempts != nil {
 				retries = *policy.MaximumRetryAttempts
 			}
+			dead := ""
+			if held.Target.DeadLetterConfig != nil {
+				dead = held.Target.DeadLetterConfig.Arn
+			}
 			due = append(due, attempt{Delivery{
 				Group: held.GroupName, Name: held.Name, Target: held.Target.Arn, Role: held.Target.RoleArn, At: held.next,
 				Input: strings.NewReplacer(
 					"<aws.scheduler.schedule-arn>", held.Arn, "<aws.scheduler.scheduled-time>", held.next.UTC().Format(time.RFC3339),
 					"<aws.scheduler.execution-id>", strconv.FormatInt(held.next.Unix(), 16), "<aws.scheduler.attempt-number>", "1",
 				).Replace(held.Target.Input),
-			}, retries})
+			}, retries, dead})
 			held.advance(held.next)
 		}
 		if !held.next.IsZero() && held.next.Before(next) {
@@ -338,6 +344,12 @@ func (s *Scheduler) send(ctx context.Context, a attempt) {
 		}
 		if n >= a.retries {
 			s.deps.Log.Error("a schedule's message is given up", "schedule", a.Name, "minute", a.At, "error", err)
+			if a.dead != "" {
+				a.Target = a.dead
+				if err := s.deps.Send(ctx, a.Delivery); err != nil {
+					s.deps.Log.Error("nor is it among the dead letters", "schedule", a.Name, "minute", a.At, "error", err)
+				}
+			}
 			return
 		}
 		again := time.NewTimer(time.Second)

@@ -101,11 +101,11 @@ func TestSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var got []string
-		failures := map[string]int{"fails": 2, "given-up": 100}
+		failures := map[string]int{"fails": 2, "given-up": 100, "dead": 100}
 		s := newScheduler(t, func(_ context.Context, d Delivery) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if failures[d.Name] > 0 {
+			if failures[d.Name] > 0 && d.Target != "letters" {
 				failures[d.Name]--
 				return errors.New("no")
 			}
@@ -117,6 +117,7 @@ func TestSends(t *testing.T) {
 		running.Go(func() { s.Run(ctx) })
 		for name, text := range map[string]string{
 			"works": body("(*", "(1"), "fails": body("(*", "(2"), "disabled": body(`{"ClientToken"`, `{"State":"DISABLED","ClientToken"`),
+			"dead":     body("(*", "(4", `"role"`, `"role","RetryPolicy":{"MaximumRetryAttempts":5},"DeadLetterConfig":{"Arn":"letters"}`),
 			"given-up": body("(*", "(3", `"role"`, `"role","RetryPolicy":{"MaximumRetryAttempts":5}`),
 		} {
 			if status, said := call(t, s, "POST", "/schedules/"+name, text); status != http.StatusOK {
@@ -126,8 +127,9 @@ func TestSends(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		cancel()
 		running.Wait()
-		want := "works at 2000-01-01T00:01:00Z to target as role after 0s\nfails at 2000-01-01T00:02:00Z to target as role after 2s"
-		if strings.Join(got, "\n") != want || failures["given-up"] != 94 {
+		want := "works at 2000-01-01T00:01:00Z to target as role after 0s\nfails at 2000-01-01T00:02:00Z to target as role after 2s\n" +
+			"dead at 2000-01-01T00:04:00Z to letters as role after 5s"
+		if strings.Join(got, "\n") != want || failures["given-up"] != 94 || failures["dead"] != 94 {
 			t.Errorf("sent\n%s\nand %d failures are left", strings.Join(got, "\n"), failures["given-up"])
 		}
 	})

@@ -684,7 +684,7 @@ func (m *made) alarm() {
 	v := m.view
 	a := Alarm{
 		ID: m.id, Name: m.name(), Description: v.text("AlarmDescription"), Namespace: v.text("Namespace"), Metric: v.text("MetricName"),
-		Dimensions: map[string]string{}, Actions: v.texts("AlarmActions"),
+		Dimensions: map[string]string{}, Actions: v.texts("AlarmActions"), Missing: v.text("TreatMissingData"),
 	}
 	for _, d := range v.tables("Dimensions") {
 		a.Dimensions[d.text("Name")] = d.text("Value")

@@ -110,6 +110,7 @@ func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
 	const (
 		table, deliveries, reports, events = "Data.Table", "Data.DeliveriesQueue", "Data.ReportsQueue", "Data.EventsDeadQueue"
+		schedulesDead                      = "Data.SchedulesDeadQueue"
 		project, buildLog                  = "Builds.Project", "Builds.Log"
 		ifToken                            = " if kms:EncryptionContext:purpose StringEquals bitbucket-token"
 		ifHook                             = " if kms:EncryptionContext:purpose StringEquals hook-secret"
@@ -148,7 +149,7 @@ func TestLeastPrivilege(t *testing.T) {
 		"RefreshRole":         slices.Concat(state, tokens, consumer),
 		"SweepRole":           slices.Concat(state, send(deliveries+" "+reports), cross("codebuild:BatchGetBuilds codebuild:StopBuild", project, ""), timetable),
 		"Builds.Role":         write(buildLog),
-		"Builds.ScheduleRole": send(deliveries),
+		"Builds.ScheduleRole": send(deliveries + " " + schedulesDead),
 	}
 	stack := deployed(t, nil)
 	for _, f := range stack.Functions {
@@ -436,6 +437,16 @@ func TestQueues(t *testing.T) {
 			t.Errorf("%s may not leave what it fails on in %q", f.ID, f.Async.DeadLetter)
 		}
 	}
+	for _, f := range stack.Functions { // who makes schedules names the queue of those that could not be sent
+		if arn := f.Environment["RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN"]; arn != "" {
+			dead[byARN[arn].ID] = true
+		} else if f.Environment["RUNNERHUB_SCHEDULE_GROUP"] != "" {
+			t.Errorf("%s makes schedules without dead letters", f.ID)
+		}
+	}
+	if len(dead) != 4 {
+		t.Errorf("the queues of dead letters are %v", dead)
+	}
 	for id := range dead {
 		q, _ := stack.Queue(id)
 		if !slices.ContainsFunc(stack.Alarms, func(a template.Alarm) bool {
@@ -464,6 +475,27 @@ func TestAlarms(t *testing.T) {
 	for route := range stack.API.Routes {
 		known[route] = true
 	}
+	watched := func(namespace, metric, dimension, value, missing string) {
+		known[value] = true
+		if !slices.ContainsFunc(stack.Alarms, func(a template.Alarm) bool {
+			return a.Namespace == namespace && a.Metric == metric && a.Dimensions[dimension] == value && a.Missing == missing
+		}) {
+			t.Errorf("nobody hears of %s %s of %s", namespace, metric, value)
+		}
+	}
+	for _, arn := range append(ruleARNs(stack.Rules), rateARNs(stack.Rates)...) {
+		_, name, _ := strings.Cut(arn, ":rule/")
+		watched("AWS/Events", "FailedInvocations", "RuleName", name, "notBreaching")
+	}
+	for _, r := range stack.Rates {
+		f, _ := stack.Function(r.Function)
+		watched("AWS/Lambda", "Errors", "FunctionName", f.Name, "notBreaching")
+		watched("AWS/Lambda", "Invocations", "FunctionName", f.Name, "breaching")
+	}
+	for _, g := range stack.ScheduleGroups {
+		watched("AWS/Scheduler", "TargetErrorCount", "ScheduleGroup", g.Name, "notBreaching")
+		watched("AWS/Scheduler", "InvocationDroppedCount", "ScheduleGroup", g.Name, "notBreaching")
+	}
 	for _, a := range stack.Alarms {
 		for name, value := range a.Dimensions {
 			if !known[value] {
@@ -481,6 +513,20 @@ func TestAlarms(t *testing.T) {
 	if topic.Policy.For("AWS:arn:aws:iam::"+account+":root").Allows("sns:Publish", topic.ARN, from) {
 		t.Error("more than alarms publishes")
 	}
+}
+
+func ruleARNs(rules []template.Rule) (arns []string) {
+	for _, r := range rules {
+		arns = append(arns, r.ARN)
+	}
+	return arns
+}
+
+func rateARNs(rates []template.Rate) (arns []string) {
+	for _, r := range rates {
+		arns = append(arns, r.Caller)
+	}
+	return arns
 }
 
 // TestKept looks at what outlives the stack, and what ends.

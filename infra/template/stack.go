@@ -230,7 +230,8 @@ type Alarm struct {
 	Description       string
 	Namespace, Metric string
 	Dimensions        map[string]string
-	Metrics           []any // of an alarm on an expression
+	Metrics           []any  // of an alarm on an expression
+	Missing           string // what no data is taken for
 	Actions           []string
 }
 

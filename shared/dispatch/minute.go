@@ -13,6 +13,7 @@ import (
 	"runnerhub/shared/message"
 	"runnerhub/shared/pipeline"
 	"runnerhub/shared/store"
+	"runnerhub/shared/timetable"
 )
 
 // minute builds what a schedule asks for at a minute. Of minutes that come out of order,
@@ -66,6 +67,9 @@ func (d *Dispatch) came(ctx context.Context, schedule string, last ci.Occasion) 
 			return false, nil
 		}
 		s.Last = &last
+		if s.Active && s.Layout != timetable.Layout && s.DueAt.IsZero() {
+			s.DueAt = d.Now().UTC() // made by an older version: the sweep tells the timetable anew
+		}
 		return true, nil
 	})
 	if err != nil && !fault.Is(err, fault.NotFound) {

@@ -16,6 +16,7 @@ import (
 	"runnerhub/shared/queue"
 	"runnerhub/shared/runner"
 	"runnerhub/shared/schedule"
+	"runnerhub/shared/store"
 	"runnerhub/shared/table"
 	"runnerhub/shared/timetable"
 )
@@ -153,6 +154,36 @@ func TestMinutesWithoutABuild(t *testing.T) {
 			b.Check(t)
 		})
 	}
+}
+
+// What an older version told the timetable is told anew after the next minute, and once.
+func TestAnOlderEntryIsToldAnew(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, byHand)
+	id := planned(b, dispatchtest.App, "main")
+	stored := func() store.Schedule {
+		s, err := b.Schedule(b.Context(), id)
+		b.Must(err)
+		return s
+	}
+	due(b, id, at(0))
+	b.Pump()
+	if s := stored(); s.Layout != timetable.Layout || !s.DueAt.IsZero() {
+		t.Errorf("of this version it is %+v", s)
+	}
+	_, err := b.ChangeSchedule(t.Context(), id, func(s *store.Schedule) (bool, error) { s.Layout = 0; return true, nil })
+	b.Must(err)
+	due(b, id, at(1))
+	b.Pump()
+	if s := stored(); s.DueAt.IsZero() {
+		t.Error("nobody tells the timetable")
+	}
+	b.Clock.Add(time.Minute)
+	b.Must(b.Sweep.Run(t.Context()))
+	if s := stored(); s.Layout != timetable.Layout || !s.DueAt.IsZero() {
+		t.Errorf("after the sweep it is %+v", s)
+	}
+	b.Check(t)
 }
 
 // What has no schedule, or an app without a repository, is acknowledged.

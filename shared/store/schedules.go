@@ -20,6 +20,9 @@ type Schedule struct {
 	// timetable has let go of it.
 	Deleted bool `json:"deleted,omitempty"`
 
+	// Layout is that of the timetable (timetable.Layout) when it was told last.
+	Layout int `json:"layout,omitempty"`
+
 	Holder     string    `json:"holder,omitempty"` // who tells the timetable now
 	LeaseUntil time.Time `json:"lease_until,omitzero"`
 	Trouble    string    `json:"trouble,omitempty"` // why the timetable could not be told, in words

@@ -92,7 +92,7 @@ func (k *Keeper) take(ctx context.Context, id, holder string, told int) (s store
 		case s.Holder != "" && s.Holder != holder && now.Before(s.LeaseUntil):
 			return false, nil
 		case s.Revision == told:
-			s.Holder, s.LeaseUntil, s.DueAt, s.Trouble = "", time.Time{}, time.Time{}, ""
+			s.Holder, s.LeaseUntil, s.DueAt, s.Trouble, s.Layout = "", time.Time{}, time.Time{}, "", timetable.Layout
 			return true, nil
 		}
 		mine = true

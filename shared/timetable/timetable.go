@@ -7,6 +7,10 @@ package timetable
 
 import "context"
 
+// Layout is raised when drivers make entries in another way than before: schedules that were made before are then
+// put again (see package timekeeper), each after its next minute.
+const Layout = 1
+
 // Schedule is one entry.
 type Schedule struct {
 	ID   string // [A-Za-z0-9_-]{1,64}

@@ -6,7 +6,7 @@
 // clocks go forward, EventBridge leaves out what they leave out.
 //
 // It needs scheduler:GetSchedule, CreateSchedule, UpdateSchedule and DeleteSchedule on the schedules of the
-// group, and iam:PassRole for the role, to scheduler.amazonaws.com. The role may send messages to the queue. Group and
+// group, and iam:PassRole for the role, to scheduler.amazonaws.com. The role may send messages to the queue, and to that of dead letters. Group and
 // role are made by the template, not here.
 package scheduler
 
@@ -40,10 +40,12 @@ const (
 // Deps is what New needs.
 type Deps struct {
 	Config aws.Config
-	Group  string        // the schedule group
-	Queue  string        // ARN of the queue that gets each timetable.Due as JSON
-	Role   string        // ARN of the role with which EventBridge sends
-	NewID  func() string // tells a call from its repeat; of [A-Za-z0-9_-]{1,64}
+	Group  string // the schedule group
+	Queue  string // ARN of the queue that gets each timetable.Due as JSON
+	Role   string // ARN of the role with which EventBridge sends
+	// DeadLetters is the ARN of the queue that gets what EventBridge has given up sending; the role may send there as well.
+	DeadLetters string
+	NewID       func() string // tells a call from its repeat; of [A-Za-z0-9_-]{1,64}
 }
 
 // Timetable implements timetable.Timetable. It is safe for concurrent use; of two who put
@@ -57,15 +59,15 @@ var _ timetable.Timetable = (*Timetable)(nil)
 
 // New makes the driver; it calls nobody.
 func New(deps Deps) (*Timetable, error) {
-	if deps.Config.Credentials == nil || deps.Config.Region == "" || deps.Group == "" || deps.Queue == "" || deps.Role == "" || deps.NewID == nil {
-		return nil, errors.New("timetable/scheduler: no credentials, region, schedule group, queue, role or source of ids")
+	if deps.Config.Credentials == nil || deps.Config.Region == "" || deps.Group == "" || deps.Queue == "" || deps.Role == "" || deps.DeadLetters == "" || deps.NewID == nil {
+		return nil, errors.New("timetable/scheduler: no credentials, region, schedule group, queue, role, queue of dead letters or source of ids")
 	}
 	client := scheduler.NewFromConfig(deps.Config, func(o *scheduler.Options) { o.Retryer = aws.NopRetryer{} })
 	return &Timetable{deps: deps, client: client}, nil
 }
 
 // Put implements timetable.Timetable. It looks before it writes, so that an entry which is right already is not
-// begun anew, and so that what an operator has set on it, its retries and dead letters, stays.
+// begun anew, and so that what an operator has set on it, its retries and its description, stays.
 func (t *Timetable) Put(ctx context.Context, s timetable.Schedule) error {
 	if err := s.Check(); err != nil {
 		return err
@@ -155,18 +157,22 @@ func (t *Timetable) entry(name, expression string, s timetable.Schedule) (*sched
 		GroupName: &t.deps.Group, Name: &name, State: types.ScheduleStateEnabled,
 		ScheduleExpression: &expression, ScheduleExpressionTimezone: &s.Zone,
 		FlexibleTimeWindow: &types.FlexibleTimeWindow{Mode: types.FlexibleTimeWindowModeOff},
-		Target:             &types.Target{Arn: &t.deps.Queue, RoleArn: &t.deps.Role, Input: aws.String(strings.TrimSpace(input.String()))},
+		Target: &types.Target{
+			Arn: &t.deps.Queue, RoleArn: &t.deps.Role, Input: aws.String(strings.TrimSpace(input.String())),
+			DeadLetterConfig: &types.DeadLetterConfig{Arn: &t.deps.DeadLetters},
+		},
 	}, nil
 }
 
 func same(found *scheduler.GetScheduleOutput, want *scheduler.CreateScheduleInput) bool {
-	if found.Target == nil || found.FlexibleTimeWindow == nil {
+	if found.Target == nil || found.Target.DeadLetterConfig == nil || found.FlexibleTimeWindow == nil {
 		return false
 	}
 	equal := func(a, b *string) bool { return aws.ToString(a) == aws.ToString(b) }
 	return found.State == want.State && found.FlexibleTimeWindow.Mode == want.FlexibleTimeWindow.Mode && found.StartDate == nil && found.EndDate == nil &&
 		equal(found.ScheduleExpression, want.ScheduleExpression) && equal(found.ScheduleExpressionTimezone, want.ScheduleExpressionTimezone) &&
-		equal(found.Target.Arn, want.Target.Arn) && equal(found.Target.RoleArn, want.Target.RoleArn) && equal(found.Target.Input, want.Target.Input)
+		equal(found.Target.Arn, want.Target.Arn) && equal(found.Target.RoleArn, want.Target.RoleArn) && equal(found.Target.Input, want.Target.Input) &&
+		equal(found.Target.DeadLetterConfig.Arn, want.Target.DeadLetterConfig.Arn)
 }
 
 func (t *Timetable) get(ctx context.Context, name string) (out *scheduler.GetScheduleOutput, err error) {
@@ -189,14 +195,15 @@ func (t *Timetable) create(ctx context.Context, want *scheduler.CreateScheduleIn
 
 // update replaces the entry. What it leaves out is reset, so what is not ours is handed back.
 func (t *Timetable) update(ctx context.Context, found *scheduler.GetScheduleOutput, want *scheduler.CreateScheduleInput) error {
+	target := *want.Target
 	in := &scheduler.UpdateScheduleInput{
 		GroupName: want.GroupName, Name: want.Name, State: want.State, ClientToken: aws.String(t.deps.NewID()),
 		ScheduleExpression: want.ScheduleExpression, ScheduleExpressionTimezone: want.ScheduleExpressionTimezone,
-		FlexibleTimeWindow: want.FlexibleTimeWindow, Target: &types.Target{Arn: want.Target.Arn, RoleArn: want.Target.RoleArn, Input: want.Target.Input},
+		FlexibleTimeWindow: want.FlexibleTimeWindow, Target: &target,
 		Description: found.Description, KmsKeyArn: found.KmsKeyArn, ActionAfterCompletion: found.ActionAfterCompletion,
 	}
 	if found.Target != nil {
-		in.Target.RetryPolicy, in.Target.DeadLetterConfig = found.Target.RetryPolicy, found.Target.DeadLetterConfig
+		in.Target.RetryPolicy = found.Target.RetryPolicy
 	}
 	err := changing().Do(ctx, func(ctx context.Context) error {
 		_, err := t.client.UpdateSchedule(ctx, in)

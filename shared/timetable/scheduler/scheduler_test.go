@@ -31,10 +31,11 @@ import (
 const (
 	queueARN = "arn:aws:sqs:us-east-1:000000000000:deliveries"
 	roleARN  = "arn:aws:iam::000000000000:role/schedules"
+	deadARN  = "arn:aws:sqs:us-east-1:000000000000:schedules-dead"
 )
 
 func deps(config aws.Config, group string) Deps {
-	return Deps{Config: config, Group: group, Queue: queueARN, Role: roleARN, NewID: rand.Text}
+	return Deps{Config: config, Group: group, Queue: queueARN, Role: roleARN, DeadLetters: deadARN, NewID: rand.Text}
 }
 
 func open(t *testing.T, d Deps) *Timetable {
@@ -212,7 +213,7 @@ func keepsWhatIsSet(t *testing.T, config aws.Config) {
 			t.Fatal(err)
 		}
 		if out.State != types.ScheduleStateEnabled || *out.ScheduleExpressionTimezone != "Europe/Berlin" || out.FlexibleTimeWindow.Mode != types.FlexibleTimeWindowModeOff ||
-			*out.Target.Arn != queueARN || *out.Target.RoleArn != roleARN || *out.Target.Input != `{"schedule":"s","minute":"<aws.scheduler.scheduled-time>"}` {
+			*out.Target.Arn != queueARN || *out.Target.RoleArn != roleARN || *out.Target.DeadLetterConfig.Arn != deadARN || *out.Target.Input != `{"schedule":"s","minute":"<aws.scheduler.scheduled-time>"}` {
 			t.Errorf("%q is the entry %+v with the target %+v", cron, out, out.Target)
 		}
 		return out
@@ -223,7 +224,7 @@ func keepsWhatIsSet(t *testing.T, config aws.Config) {
 	}
 	target := *made.Target
 	target.RetryPolicy = &types.RetryPolicy{MaximumRetryAttempts: aws.Int32(7)}
-	target.DeadLetterConfig = &types.DeadLetterConfig{Arn: aws.String(queueARN + "-dead")}
+	target.DeadLetterConfig = nil // as an older version made it
 	if _, err := client.UpdateSchedule(t.Context(), &scheduler.UpdateScheduleInput{
 		GroupName: &group, Name: made.Name, ScheduleExpression: made.ScheduleExpression, FlexibleTimeWindow: made.FlexibleTimeWindow,
 		Target: &target, State: types.ScheduleStateDisabled, Description: aws.String("watched"),
@@ -231,9 +232,19 @@ func keepsWhatIsSet(t *testing.T, config aws.Config) {
 		t.Fatal(err)
 	}
 	changed := put("0 9 * * *")
-	if aws.ToInt32(changed.Target.RetryPolicy.MaximumRetryAttempts) != 7 || *changed.Target.DeadLetterConfig.Arn != queueARN+"-dead" || *changed.Description != "watched" {
+	if aws.ToInt32(changed.Target.RetryPolicy.MaximumRetryAttempts) != 7 || *changed.Description != "watched" {
 		t.Errorf("changed it is %+v with the target %+v", changed, changed.Target)
 	}
+	// An entry that lacks nothing but its dead letters gets them.
+	target = *changed.Target
+	target.DeadLetterConfig = nil
+	if _, err := client.UpdateSchedule(t.Context(), &scheduler.UpdateScheduleInput{
+		GroupName: &group, Name: made.Name, ScheduleExpression: changed.ScheduleExpression, ScheduleExpressionTimezone: changed.ScheduleExpressionTimezone,
+		FlexibleTimeWindow: changed.FlexibleTimeWindow, Target: &target, State: changed.State,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	put("0 9 * * *")
 	for range 2 {
 		if err := tt.Delete(t.Context(), "s"); err != nil {
 			t.Error(err)
@@ -284,7 +295,7 @@ func TestErrors(t *testing.T) {
 	none, taken := refusal(404, "ResourceNotFoundException", "Schedule s does not exist."), refusal(409, "ConflictException", "no")
 	other := amazontest.Answer{Body: `{"Name":"s","ScheduleExpression":"cron(1 2 * * ? *)","Target":{"Arn":"a","RoleArn":"r","Input":"i"},"FlexibleTimeWindow":{"Mode":"OFF"},"State":"ENABLED"}`}
 	right := amazontest.Answer{Body: `{"Name":"s","ScheduleExpression":"cron(* * * * ? *)","ScheduleExpressionTimezone":"UTC","State":"ENABLED","FlexibleTimeWindow":{"Mode":"OFF"},` +
-		`"Target":{"Arn":"` + queueARN + `","RoleArn":"` + roleARN + `","Input":"{\"schedule\":\"s\",\"minute\":\"<aws.scheduler.scheduled-time>\"}"}}`}
+		`"Target":{"Arn":"` + queueARN + `","RoleArn":"` + roleARN + `","DeadLetterConfig":{"Arn":"` + deadARN + `"},"Input":"{\"schedule\":\"s\",\"minute\":\"<aws.scheduler.scheduled-time>\"}"}}`}
 	for name, test := range map[string]struct {
 		answers []amazontest.Answer
 		calls   string // their methods, in order
@@ -353,6 +364,7 @@ func TestNewRefuses(t *testing.T) {
 		"a group":         func(d *Deps) { d.Group = "" },
 		"a queue":         func(d *Deps) { d.Queue = "" },
 		"a role":          func(d *Deps) { d.Role = "" },
+		"dead letters":    func(d *Deps) { d.DeadLetters = "" },
 		"a source of ids": func(d *Deps) { d.NewID = nil },
 	} {
 		d := deps(ministack.Config("http://127.0.0.1:1"), "runnerhub")
