@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -137,6 +138,7 @@ func (v *Visitor) exchange(req *http.Request, out any) error {
 	if out == nil || len(body) == 0 {
 		return nil
 	}
+	reflect.ValueOf(out).Elem().SetZero() // what an answer leaves out is not there, whatever an earlier one said
 	if err := json.Unmarshal(body, out); err != nil {
 		return fmt.Errorf("%s %s answered what is no JSON of the expected shape: %w", req.Method, req.URL, err)
 	}
