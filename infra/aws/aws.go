@@ -93,7 +93,7 @@ func newHTTPClient() *http.Client {
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 			TLSHandshakeTimeout:   2 * time.Second,
-			IdleConnTimeout:       50 * time.Second,
+			IdleConnTimeout:       30 * time.Second,
 			MaxIdleConns:          64,
 			MaxIdleConnsPerHost:   16,
 			ExpectContinueTimeout: time.Second,

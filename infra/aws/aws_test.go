@@ -69,6 +69,7 @@ func TestPartsReadTheirOwn(t *testing.T) {
 		needs []string
 	}{
 		"public address": {func(e aws.Environment) error { _, err := aws.PublicURL(e); return err }, []string{"PUBLIC_URL"}},
+		"api address":    {func(e aws.Environment) error { _, err := aws.APIURL(e); return err }, []string{"BITBUCKET_API_URL"}},
 		"web address":    {func(e aws.Environment) error { _, err := aws.WebURL(e); return err }, []string{"BITBUCKET_WEB_URL"}},
 		"limits":         {func(e aws.Environment) error { _, err := builders.Limits(e); return err }, []string{"RUNNERHUB_CONCURRENCY"}},
 		"store":          {func(e aws.Environment) error { _, err := aws.Store(e); return err }, []string{"RUNNERHUB_TABLE"}},
@@ -135,6 +136,34 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		variables[name] = test.value
 		if err := test.open(environment(t, variables)); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), test.value) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Tokens are sent to Bitbucket over TLS, except to what stands for it in a test, beside what stands for AWS.
+func TestTokensAreSentSecurely(t *testing.T) {
+	t.Parallel()
+	for address, test := range map[string]struct{ deployed, tested bool }{
+		"https://api.bitbucket.org/2.0": {true, true},
+		"http://api.bitbucket.org/2.0":  {false, false},
+		"http://127.0.0.1:7990":         {false, true},
+		"http://[::1]:7990":             {false, true},
+		"http://10.0.0.1":               {false, false},
+		"http://127.0.0.1.example.com":  {false, false},
+	} {
+		for endpoint, want := range map[string]bool{"": test.deployed, "http://127.0.0.1:4566": test.tested} {
+			for name, open := range map[string]func(aws.Environment) (string, error){"BITBUCKET_API_URL": aws.APIURL, "BITBUCKET_WEB_URL": aws.WebURL} {
+				variables := lambdas()
+				variables[name] = address
+				delete(variables, "AWS_ENDPOINT_URL")
+				if endpoint != "" {
+					variables["AWS_ENDPOINT_URL"] = endpoint
+				}
+				got, err := open(environment(t, variables))
+				if (err == nil) != want || want && got != address || !want && (!strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "https")) {
+					t.Errorf("%s=%s with the endpoint %q: %q, %v", name, address, endpoint, got, err)
+				}
+			}
 		}
 	}
 }

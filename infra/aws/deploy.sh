@@ -64,7 +64,7 @@ ask email 'Who is told of alarms, by e-mail ("-" is nobody)' "$(value parameter 
 
 say '' "In account $account, region $region, as $identity:"
 if [[ -z $state ]]; then
-  say "the stack $stack is made: ten functions with a role each, an HTTP API, a table, a bucket, two keys, five queues, a secret, a CodeBuild" \
+  say "the stack $stack is made: ten functions with a role each, an HTTP API, a table, a bucket, two keys, six queues, a secret, a CodeBuild" \
     'project with its role, log groups, alarms and a topic for them, and a bucket of sam for what it uploads.'
 else
   say "the stack $stack ($(value status '')) is brought up to date with this tree."

@@ -3,6 +3,8 @@ package aws
 import (
 	"fmt"
 	"io/fs"
+	"net/netip"
+	"net/url"
 	"os"
 	"time"
 
@@ -15,8 +17,28 @@ import (
 // PublicURL is where browsers, Bitbucket and builds reach the API.
 func PublicURL(e Environment) (string, error) { return e.URL("PUBLIC_URL") }
 
-// WebURL is where Bitbucket's pages are.
-func WebURL(e Environment) (string, error) { return e.URL("BITBUCKET_WEB_URL") }
+// WebURL is where Bitbucket's pages and its token endpoint are.
+func WebURL(e Environment) (string, error) { return e.secure("BITBUCKET_WEB_URL") }
+
+// APIURL is where Bitbucket's REST API is.
+func APIURL(e Environment) (string, error) { return e.secure("BITBUCKET_API_URL") }
+
+// secure answers an address to which tokens are sent. Where other addresses are for tests, this one may be: on loopback.
+func (e Environment) secure(name string) (string, error) {
+	address, err := e.URL(name)
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	ip, _ := netip.ParseAddr(u.Hostname())
+	if u.Scheme != "https" && (e.variables["AWS_ENDPOINT_URL"] == "" || !ip.IsLoopback()) {
+		return "", fmt.Errorf("%s is %q: tokens are sent there, so it has to be https; deploy again with another parameter", name, address)
+	}
+	return address, nil
+}
 
 // Allowed is the Bitbucket workspaces whose members may sign in; none: see signin.Deps.
 func Allowed(e Environment) []string {

@@ -185,7 +185,6 @@ func (in *Installation) provision(ctx context.Context) error {
 	}
 	parameters := map[string]string{
 		"BitbucketClientId": clientID, "BitbucketClientSecret": clientSecret,
-		"BitbucketApiUrl": in.Forge + "/2.0", "BitbucketWebUrl": in.Forge,
 		"BuildConcurrency": strconv.Itoa(in.deps.Concurrency),
 		// A test asks more often than a person.
 		"ApiRate": "10000", "ApiBurst": "5000", "HookRate": "10000", "HookBurst": "5000",

@@ -529,6 +529,56 @@ func rateARNs(rates []template.Rate) (arns []string) {
 	return arns
 }
 
+// TestNames makes every name out of the longest name that a stack may have, in the region with the longest one. A name that is too long
+// would be refused in the middle of a deployment.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	parsed, err := template.Parse("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const longest = 32 // in deploy.sh and docs/aws.md, too
+	site := template.Site{Name: strings.Repeat("s", longest), Region: "ap-southeast-1", Account: account}
+	stack, err := parsed.Resolve(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fits := func(what, name string, limit int) {
+		if name == "" || len(name) > limit {
+			t.Errorf("%s is called %s, which has %d characters and may have %d", what, name, len(name), limit)
+		}
+	}
+	after := func(arn, mark string) string { _, name, _ := strings.Cut(arn, mark); return name }
+	for _, f := range stack.Functions {
+		fits(f.ID, f.Name, 64)
+	}
+	for _, r := range stack.Roles {
+		fits(r.ID, after(r.ARN, ":role/"), 64)
+	}
+	for _, q := range stack.Queues {
+		fits(q.ID, q.Name, 80)
+	}
+	for _, arn := range append(ruleARNs(stack.Rules), rateARNs(stack.Rates)...) {
+		fits(arn, after(arn, ":rule/"), 64)
+	}
+	for _, g := range stack.ScheduleGroups {
+		fits(g.ID, g.Name, 64)
+	}
+	for _, p := range stack.Projects {
+		fits(p.ID, p.Name, 150)
+	}
+	for _, a := range stack.Alarms {
+		fits(a.ID, a.Name, 255)
+	}
+	for _, l := range stack.LogGroups {
+		fits(l.ID, l.Name, 512)
+	}
+	site.Name += "s"
+	if _, err := parsed.Resolve(site); err == nil || !strings.Contains(err.Error(), "above 32 characters") {
+		t.Errorf("a longer name: %v", err)
+	}
+}
+
 // TestKept looks at what outlives the stack, and what ends.
 func TestKept(t *testing.T) {
 	t.Parallel()
@@ -633,6 +683,23 @@ func TestBudgets(t *testing.T) {
 		}
 		if after := 5 * time.Second; may("secretsmanager:GetSecretValue") && f.Timeout-max(budget.Answer, budget.Telling) < after+grant.Needs {
 			t.Errorf("%s is killed after %v, and cannot renew a token that it needs %v after its start", f.ID, f.Timeout, after)
+		}
+	}
+}
+
+// TestOnlyHTTPS is about where tokens are sent.
+func TestOnlyHTTPS(t *testing.T) {
+	t.Parallel()
+	parsed, err := template.Parse("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"BitbucketApiUrl", "BitbucketWebUrl", "PublicUrl"} {
+		for _, address := range []string{"http://bitbucket.example.com", "http://127.0.0.1:7990", "ftp://x.example.com", "https://user@x.example.com", "https://x.example.com/?a=b"} {
+			_, err := parsed.Resolve(template.Site{Name: "hub", Region: region, Account: account, Parameters: map[string]string{name: address}})
+			if err == nil || !strings.Contains(err.Error(), "AllowedPattern") {
+				t.Errorf("%s may be %s: %v", name, address, err)
+			}
 		}
 	}
 }

@@ -118,7 +118,7 @@ func NewHTTPClient() *http.Client {
 		ForceAttemptHTTP2:      true,
 		TLSHandshakeTimeout:    5 * time.Second,
 		ResponseHeaderTimeout:  30 * time.Second,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        30 * time.Second, // a Lambda that was frozen finds what was kept for longer closed
 		MaxIdleConns:           64,
 		MaxIdleConnsPerHost:    32,
 		MaxResponseHeaderBytes: 64 << 10,

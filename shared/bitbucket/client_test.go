@@ -55,6 +55,15 @@ func TestNewRefuses(t *testing.T) {
 
 // TestCalls holds what each call looks like on the wire and what it makes of the
 // answer.
+// Lambda freezes a process between its calls, and wakes it when the other end has long closed what was kept.
+func TestConnectionsAreNotKeptForLong(t *testing.T) {
+	t.Parallel()
+	transport, ok := bitbucket.NewHTTPClient().Transport.(*http.Transport)
+	if !ok || transport.IdleConnTimeout == 0 || transport.IdleConnTimeout > 30*time.Second {
+		t.Errorf("they are kept for %v", transport.IdleConnTimeout)
+	}
+}
+
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	status := bitbucket.Status{

@@ -160,6 +160,26 @@ func RetryAfter(err error) time.Duration {
 	return longest
 }
 
+// Few joins errors as errors.Join does, but of more than ten the first ten and how many there are: an error is one line in the log.
+func Few(errs ...error) error {
+	const few = 10
+	var first []error
+	more := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case len(first) < few:
+			first = append(first, err)
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		first = append(first, fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(first...)
+}
+
 // Public answers what a caller may read of err: the outermost message for a
 // classified error, and nothing of one that is not.
 func Public(err error) (message, field string) {

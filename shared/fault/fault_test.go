@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -32,6 +33,24 @@ func TestKindSurvivesWrapping(t *testing.T) {
 	}
 	if got := RetryAfter(Wrap(Unavailable, inner, "busy")); got != 3*time.Second {
 		t.Errorf("RetryAfter = %v, want 3s", got)
+	}
+}
+
+func TestFew(t *testing.T) {
+	t.Parallel()
+	var errs []error
+	for i := range 25 {
+		errs = append(errs, nil, fmt.Errorf("problem %d", i))
+	}
+	err := Few(errs...)
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 11 || lines[9] != "problem 9" || lines[10] != "and 15 more" {
+		t.Errorf("of many: %v", err)
+	}
+	if err := Few(errs[:20]...); strings.Contains(err.Error(), "more") || !errors.Is(err, errs[19]) {
+		t.Errorf("of ten: %v", err)
+	}
+	if err := Few(nil, nil); err != nil {
+		t.Errorf("of none: %v", err)
 	}
 }
 

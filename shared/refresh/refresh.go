@@ -78,5 +78,5 @@ func (r *Refresh) RunBy(ctx context.Context, until time.Time) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return fault.Few(errs...)
 }

@@ -62,7 +62,7 @@ func New(d Deps) (*Sweep, error) {
 }
 
 // Run looks at everything that is due. It goes on after an error with what is
-// left, and answers all of them.
+// left, and answers the first few of them.
 func (s *Sweep) Run(ctx context.Context) error { return s.RunBy(ctx, s.Now()) }
 
 // Recover looks at everything unfinished, due or not: for a process that knows
@@ -94,7 +94,7 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 	}
 	grants, err := s.Store.DueBefore(ctx, store.DueConnection, until, batch)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return fault.Few(append(errs, err)...)
 	}
 	for _, entry := range grants {
 		_, err := s.Store.ChangeGrant(ctx, entry.Reference, func(g *store.Grant) bool {
@@ -108,7 +108,7 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 	}
 	schedules, err := s.Store.DueBefore(ctx, store.DueSchedule, until, batch)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return fault.Few(append(errs, err)...)
 	}
 	for _, entry := range schedules {
 		_, err := s.Store.ChangeSchedule(ctx, entry.Reference, func(v *store.Schedule) (bool, error) {
@@ -120,7 +120,7 @@ func (s *Sweep) release(ctx context.Context, until time.Time) error {
 			errs = append(errs, fmt.Errorf("sweep: the lease on schedule %s: %w", entry.Reference, err))
 		}
 	}
-	return errors.Join(errs...)
+	return fault.Few(errs...)
 }
 
 // RunBy looks at everything that is due by a time: for who is told what time it is. What it finds may not be
@@ -147,7 +147,7 @@ func (s *Sweep) RunBy(ctx context.Context, until time.Time) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return fault.Few(errs...)
 }
 
 // line admits builds that wait although there may be room.

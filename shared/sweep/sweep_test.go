@@ -46,6 +46,23 @@ func settled(b *dispatchtest.Bench, want ci.State) {
 	}
 }
 
+// What a sweep says is one line in a log, however much goes wrong.
+func TestManyErrors(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, file)
+	for n := range 25 {
+		b.Must(b.PutStray(b.Clock.Now(), store.DueBuild, fmt.Sprint("nobody", n)))
+	}
+	b.Table.OnTransact(func(int, []table.Write, func() error) error { return fault.New(fault.Unavailable, "the table is away") })
+	b.Clock.Add(time.Minute)
+	err := b.Sweep.Run(t.Context())
+	if err == nil || strings.Count(err.Error(), "the table is away") != 10 || !strings.Contains(err.Error(), "and 15 more") {
+		t.Errorf("it says %v", err)
+	}
+	b.Table.OnTransact(nil)
+	b.Must(b.Sweep.Run(t.Context()))
+}
+
 func TestLostMessages(t *testing.T) {
 	t.Parallel()
 	t.Run("of a status", func(t *testing.T) {

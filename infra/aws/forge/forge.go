@@ -18,7 +18,7 @@ import (
 
 // Bitbucket opens the client. The consumer's secret is read when it is first needed.
 func Bitbucket(e aws.Environment) (*bitbucket.Bitbucket, error) {
-	api, err := e.URL("BITBUCKET_API_URL")
+	api, err := aws.APIURL(e)
 	web, err2 := aws.WebURL(e)
 	public, err3 := aws.PublicURL(e)
 	id, err4 := e.Need("BITBUCKET_CLIENT_ID", "deploy again with the parameter BitbucketClientId")
