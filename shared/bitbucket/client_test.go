@@ -83,7 +83,7 @@ func TestCalls(t *testing.T) {
 	}
 	pr := ci.PullRequest{
 		ID: 42, Title: "Empty the basket after checkout", Open: true,
-		SourceBranch: "feature/basket", SourceHash: "8d903c6707d0", SourceRepository: shop,
+		SourceBranch: "feature/basket", SourceHash: "8d903c6707d0", SourceRepository: shop, SourceFullName: "acme/shop",
 		TargetBranch: "main", TargetHash: "dfbccd9f778e", TargetRepository: shop, Author: "Alice Árvai",
 		UpdatedAt: time.Date(2026, 10, 12, 9, 41, 7, 654321000, time.UTC),
 	}
@@ -169,7 +169,7 @@ func TestCalls(t *testing.T) {
 		},
 		"OpenPullRequests": {
 			answer: "api/pullrequests.json", method: "GET",
-			uri: shopPath + "/pullrequests?fields=next%2Cvalues.id%2Cvalues.title%2Cvalues.state%2Cvalues.updated_on%2Cvalues.author.display_name%2Cvalues.author.nickname%2Cvalues.source.branch.name%2Cvalues.source.commit.hash%2Cvalues.source.repository.uuid%2Cvalues.destination.branch.name%2Cvalues.destination.commit.hash%2Cvalues.destination.repository.uuid&pagelen=50&q=source.branch.name%3D%22feature%2Fbasket%22&state=OPEN",
+			uri: shopPath + "/pullrequests?fields=next%2Cvalues.id%2Cvalues.title%2Cvalues.state%2Cvalues.updated_on%2Cvalues.author.display_name%2Cvalues.author.nickname%2Cvalues.source.branch.name%2Cvalues.source.commit.hash%2Cvalues.source.repository.uuid%2Cvalues.source.repository.full_name%2Cvalues.destination.branch.name%2Cvalues.destination.commit.hash%2Cvalues.destination.repository.uuid&pagelen=50&q=source.branch.name%3D%22feature%2Fbasket%22&state=OPEN",
 			call: func(ctx context.Context, c *bitbucket.Client) (result, error) {
 				prs, err := c.OpenPullRequests(ctx, shop, "feature/basket")
 				if len(prs) != 2 || prs[0].Fork() || !prs[1].Fork() {

@@ -23,9 +23,13 @@ type wirePullRequest struct {
 }
 
 type wireEnd struct {
-	Branch     struct{ Name string }
-	Commit     struct{ Hash string }
-	Repository struct{ UUID string } // null when a fork was deleted
+	Branch struct{ Name string }
+	Commit struct{ Hash string }
+	// Repository is null when a fork was deleted.
+	Repository struct {
+		UUID     string
+		FullName string `json:"full_name"`
+	}
 }
 
 // pullRequest checks and converts. A hash may be missing where nothing is left
@@ -34,7 +38,8 @@ func (w wirePullRequest) pullRequest() (ci.PullRequest, error) {
 	pr := ci.PullRequest{
 		ID: w.ID, Title: plain(w.Title, 200), Open: strings.EqualFold(w.State, "OPEN"),
 		SourceBranch: w.Source.Branch.Name, SourceHash: w.Source.Commit.Hash, SourceRepository: w.Source.Repository.UUID,
-		TargetBranch: w.Destination.Branch.Name, TargetHash: w.Destination.Commit.Hash, TargetRepository: w.Destination.Repository.UUID,
+		SourceFullName: plain(w.Source.Repository.FullName, 200),
+		TargetBranch:   w.Destination.Branch.Name, TargetHash: w.Destination.Commit.Hash, TargetRepository: w.Destination.Repository.UUID,
 		Author: w.Author.name(), UpdatedAt: w.UpdatedOn.Time,
 	}
 	buildable := pr.Open && pr.SourceRepository != ""
@@ -73,7 +78,7 @@ func (c *Client) OpenPullRequests(ctx context.Context, repo, sourceBranch string
 	fields := "next"
 	for _, f := range []string{
 		"id", "title", "state", "updated_on", "author.display_name", "author.nickname",
-		"source.branch.name", "source.commit.hash", "source.repository.uuid",
+		"source.branch.name", "source.commit.hash", "source.repository.uuid", "source.repository.full_name",
 		"destination.branch.name", "destination.commit.hash", "destination.repository.uuid",
 	} {
 		fields += ",values." + f

@@ -123,7 +123,8 @@ type Build struct {
 	Message     string `json:"message,omitempty"`
 	Author      string `json:"author,omitempty"`
 	// Fork is the repository that has the commit, where that is not Repository: UUID with braces.
-	Fork string `json:"fork,omitempty"`
+	Fork     string `json:"fork,omitempty"`
+	ForkName string `json:"fork_full_name,omitempty"`
 	// Held says that the build waits, out of the line, until a member approves its commit.
 	Held       bool      `json:"held,omitempty"`
 	ApprovedBy string    `json:"approved_by,omitempty"` // nickname of the member

@@ -70,6 +70,7 @@ type PullRequest struct {
 	SourceBranch     string            `json:"source_branch"`
 	SourceHash       string            `json:"source_hash"`
 	SourceRepository string            `json:"source_repository,omitempty"` // UUID; empty when the fork is gone
+	SourceFullName   string            `json:"source_full_name,omitempty"`
 	TargetBranch     string            `json:"target_branch"`
 	TargetHash       string            `json:"target_hash,omitempty"`
 	TargetRepository string            `json:"target_repository"`

@@ -573,7 +573,7 @@ func (d *Dispatch) build(c candidate) store.Build {
 		Runner: d.RunnerName, Refname: c.branch,
 	}
 	if c.pr.ID != 0 && c.pr.Fork() {
-		b.Fork, b.Revised = c.pr.SourceRepository, c.pr.UpdatedAt.UTC()
+		b.Fork, b.ForkName, b.Revised = c.pr.SourceRepository, c.pr.SourceFullName, c.pr.UpdatedAt.UTC()
 	}
 	if d.NewLogName != nil {
 		b.Log = d.NewLogName()

@@ -220,6 +220,50 @@ func TestBuildPage(t *testing.T) {
 	}
 }
 
+// The page of a build of a fork says that it waits for an approval, and then who gave it; one that was superseded leads to
+// the newer one.
+func TestForksOnTheBuildPage(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, options{})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	br.do(http.MethodPatch, "/api/apps/"+app, map[string]any{"allow_forks": true}).want(200)
+	build, newer := b.builds(app, workspace, ci.Queued), b.builds(app, workspace, ci.Queued)
+	for _, id := range []string{build, newer} {
+		_, _, err := b.store.ChangeBuild(t.Context(), id, func(edited *store.Build) (bool, error) {
+			edited.PullRequest, edited.Target, edited.Held, edited.Reason = 7, "main", true, "waits until a member approves the commit"
+			edited.Fork, edited.ForkName, edited.PipelineCommit = "{f}", "carol/<shop>", strings.Repeat("cd", 20)
+			return true, nil
+		})
+		b.ok(err)
+	}
+	page := "/builds/" + build
+	a := br.get(page).want(200).says("waits until a member approves").says("<strong>carol/&lt;shop&gt;</strong>").
+		says("<code>POST /api/builds/" + build + "/approve</code>").says(`href="` + b.forge.address + `/acme/shop/pull-requests/7">the change</a>`).
+		says(`href="` + b.forge.address + `/carol/%3Cshop%3E/commits/` + strings.Repeat("ab", 20)).says("of main at <code>cdcdcdcdcdcd</code>")
+	if strings.Contains(a.body, "Approved") || strings.Contains(a.body, "<shop>") {
+		t.Errorf("the page is %s", a.body)
+	}
+	approved := br.do(http.MethodPost, "/api/builds/"+build+"/approve", nil).want(202).json()
+	if approved["approved_by"] != "Alice Admin" || approved["approved_at"] == nil || approved["held"] != nil {
+		t.Errorf("approved, the build is %v", approved)
+	}
+	if again := br.do(http.MethodPost, "/api/builds/"+build+"/approve", nil).want(202).json(); again["approved_at"] != approved["approved_at"] {
+		t.Errorf("approved again, the build is %v", again)
+	}
+	a = br.get(page).want(200).says("by Alice Admin at ")
+	if strings.Contains(a.body, "/approve") {
+		t.Errorf("the page is %s", a.body)
+	}
+	_, _, err := b.store.ChangeBuild(t.Context(), build, func(edited *store.Build) (bool, error) {
+		edited.SupersededBy = &ci.Successor{Build: newer, Number: 2}
+		return edited.Stop("superseded by #2", b.now()), nil
+	})
+	b.ok(err)
+	br.get(page).want(200).says("superseded by #2").says(`<a href="/builds/` + newer + `">build #2</a>`)
+}
+
 // However long the lines are that a build prints, an answer stays small.
 func TestLongLines(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -158,12 +159,28 @@ func buildPage(v buildView) g.Node {
 		v.view,
 		h.H1(g.Textf("Build #%d of %s ", b.Number, v.app.Name), h.Span(h.Class("state "+lower(b.State)), g.Text(string(b.State)))),
 		g.If(b.Reason != "", h.P(h.Class("note "+lower(b.State)), g.Text(b.Reason))),
+		g.Iff(b.SupersededBy != nil, func() g.Node {
+			return h.P(g.Text("Its place took "), link("/builds/"+b.SupersededBy.Build, g.Textf("build #%d", b.SupersededBy.Number)), g.Text("."))
+		}),
+		g.Iff(b.Held, func() g.Node { return approval(v) }),
 		facts(v),
 		steps(b.Steps),
 		h.H2(g.Text("Log")),
 		logOf(v),
 	)
 }
+
+// approval is what a member has to know who is to approve a build.
+func approval(v buildView) g.Node {
+	b := v.build
+	return h.P(
+		g.Text("The commit comes from "), strong(forkOf(b)), g.Text(", whose author may not write to "+b.FullName+". Read "),
+		linked(v.pullRequest, g.Text("the change")), g.Text(" first: it is its code that will run here. A member of the workspace approves this one commit with "),
+		code("POST /api/builds/"+b.ID+"/approve"), g.Text("."),
+	)
+}
+
+func forkOf(b catalog.Build) string { return cmp.Or(b.ForkName, "a fork") }
 
 // facts is the list of what a build is.
 func facts(v buildView) g.Node {
@@ -174,12 +191,24 @@ func facts(v buildView) g.Node {
 		add("Pipeline", g.Text(b.Name))
 	}
 	add("Repository", g.Text(b.FullName))
+	if b.Fork != "" {
+		add("Fork", g.Text(forkOf(b)))
+	}
 	way := ""
 	if b.PullRequest != 0 {
 		way = ", " + b.Branch + " → " + b.Target
 	}
 	add("Builds", linked(v.pullRequest, g.Text(b.Ref())), g.Text(way))
 	add("Commit", linked(v.commit, code(b.Commit[:min(12, len(b.Commit))])), g.Text(" "+b.Message), g.If(b.Author != "", soft(" by "+b.Author)))
+	switch {
+	case b.PipelineVersion != 0:
+		add("Pipeline file", g.Textf("version %d of the app's own", b.PipelineVersion))
+	case b.PipelineCommit != "":
+		add("Pipeline file", g.Text("of "+b.Target+" at "), code(b.PipelineCommit[:min(12, len(b.PipelineCommit))]))
+	}
+	if b.ApprovedBy != "" {
+		add("Approved", g.Text("by "+b.ApprovedBy+" at "+b.ApprovedAt.UTC().Format("2006-01-02 15:04:05 UTC")))
+	}
 	add("Trigger", g.Text(string(b.Trigger)))
 	add("Created", g.Text(b.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC")))
 	if t := took(b.StartedAt, b.FinishedAt); t != "" {

@@ -93,6 +93,9 @@ func (a buildsGroup) buildPage(c *call) (answer, error) {
 		view: newView(c, fmt.Sprintf("Build #%d of %s", build.Number, app.Name)), app: app, build: build, log: tail,
 		commit: onBitbucket(a.webURL, build.FullName, "commits", build.Commit),
 	}
+	if build.Fork != "" {
+		v.commit = onBitbucket(a.webURL, build.ForkName, "commits", build.Commit)
+	}
 	if build.PullRequest != 0 {
 		v.pullRequest = onBitbucket(a.webURL, build.FullName, "pull-requests", strconv.Itoa(build.PullRequest))
 	}

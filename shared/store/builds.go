@@ -338,8 +338,11 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 			}
 		}
 	}
-	if old.Held && !b.Held {
+	switch {
+	case old.Held && !b.Held:
 		c.delete(heldKey(old), table.Condition{})
+	case !old.Held && b.Held:
+		c.put(heldKey(*b), b.ID, table.Absent())
 	}
 	if b.State.Status() != old.State.Status() || b.Held != old.Held {
 		st, version, err := find[Status](ctx, s, statusKey(StatusOf(*b)), "status")
