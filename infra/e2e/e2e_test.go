@@ -52,6 +52,7 @@ func scripts() []script {
 		{"cancel", cancelled},
 		{"superseded", superseded},
 		{"one after the other", oneAfterTheOther},
+		{"forks", forks},
 	}
 }
 

@@ -375,6 +375,7 @@ func (s *Sandbox) deleteRepository(c *call) (*reply, error) {
 func (s *Sandbox) forkRepository(c *call) (*reply, error) {
 	var in struct {
 		Name      string `json:"name"`
+		Private   *bool  `json:"is_private"`
 		Workspace struct {
 			Slug string `json:"slug"`
 		} `json:"workspace"`
@@ -395,6 +396,9 @@ func (s *Sandbox) forkRepository(c *call) (*reply, error) {
 	fork := &repository{
 		Workspace: w.ID, Slug: slug, Name: name, MainBranch: c.repo.MainBranch,
 		Private: c.repo.Private, Creator: c.user.ID, Parent: c.repo.ID,
+	}
+	if in.Private != nil {
+		fork.Private = *in.Private
 	}
 	if err := s.addRepository(c.Context(), fork); err != nil {
 		return nil, err

@@ -330,6 +330,10 @@ func TestRule73_Forks(t *testing.T) {
 	b.get("alice", shopAPI+"/commit/"+head).want(http.StatusNotFound)
 	b.status("alice", head, nil).want(http.StatusNotFound)
 	b.get("alice", "/2.0/repositories/carols/shop").want(http.StatusNotFound) // private, and not hers
+	b.call("carol", http.MethodPost, shopAPI+"/forks", obj{"name": "open", "workspace": obj{"slug": "carols"}, "is_private": false}).want(http.StatusCreated)
+	b.get("alice", "/2.0/repositories/carols/open/commit/"+head).want(http.StatusNotFound)
+	b.get("alice", "/2.0/repositories/carols/open").want(http.StatusOK, `"is_private":false`)
+	b.call("alice", http.MethodPut, "/2.0/repositories/carols/open", obj{}).want(http.StatusForbidden)
 
 	head, err = b.AddCommit(context.Background(), NewCommit{Repository: "carols/shop", Branch: "idea", User: "carol", Files: map[string][]byte{"idea": []byte("better\n")}})
 	if err != nil {

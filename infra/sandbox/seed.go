@@ -32,6 +32,7 @@ func (s *Sandbox) seed(ctx context.Context) error {
 		repositories      []string
 	}{
 		{"acme", "Acme", "alice", map[string]string{"alice": "admin", "bob": "write", "carol": "read"}, []string{"shop", "docs"}},
+		{"carol", "Carol Reader", "carol", map[string]string{"carol": "admin"}, nil},
 		{"elsewhere", "Elsewhere", "mallory", map[string]string{"mallory": "admin"}, []string{"attic"}},
 	} {
 		var there *workspace

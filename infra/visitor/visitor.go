@@ -436,6 +436,10 @@ type Build struct {
 	Commit      string `json:"commit"`
 	PullRequest int    `json:"pull_request"`
 	URL         string `json:"url"`
+	Held        bool   `json:"held"` // it waits for an approval
+	ApprovedBy  string `json:"approved_by"`
+	Fork        string `json:"fork_full_name"`
+	FileAt      string `json:"pipeline_commit"` // where its pipeline file is from, if that is another commit
 	// SupersededBy is the newer build because of which this one was stopped.
 	SupersededBy struct {
 		Build  string `json:"build"`
@@ -560,15 +564,30 @@ func (v *Visitor) Statuses(ctx context.Context, fullName, commit string) ([]Stat
 
 // PullRequest opens a pull request and answers its number.
 func (v *Visitor) PullRequest(ctx context.Context, fullName, title, source, target string) (int, error) {
-	branch := func(name string) map[string]any {
-		return map[string]any{"branch": map[string]string{"name": name}}
+	return v.PullRequestFrom(ctx, fullName, fullName, title, source, target)
+}
+
+// PullRequestFrom opens a pull request from a branch of another repository, and answers its number.
+func (v *Visitor) PullRequestFrom(ctx context.Context, fork, fullName, title, source, target string) (int, error) {
+	end := func(repository, branch string) map[string]any {
+		return map[string]any{"repository": map[string]string{"full_name": repository}, "branch": map[string]string{"name": branch}}
 	}
 	var pr struct {
 		ID int `json:"id"`
 	}
 	err := v.Ask(ctx, http.MethodPost, "/repositories/"+fullName+"/pullrequests",
-		map[string]any{"title": title, "source": branch(source), "destination": branch(target)}, &pr)
+		map[string]any{"title": title, "source": end(fork, source), "destination": end(fullName, target)}, &pr)
 	return pr.ID, err
+}
+
+// Fork makes a fork of a repository, which everybody may read, in a workspace, and answers its full name.
+func (v *Visitor) Fork(ctx context.Context, fullName, workspace string) (string, error) {
+	var made struct {
+		FullName string `json:"full_name"`
+	}
+	err := v.Ask(ctx, http.MethodPost, "/repositories/"+fullName+"/forks",
+		map[string]any{"workspace": map[string]string{"slug": workspace}, "is_private": false}, &made)
+	return made.FullName, err
 }
 
 // Until asks again until ask says true, or ctx ends; what is waited for is said in
