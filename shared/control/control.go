@@ -104,7 +104,7 @@ func (c *Control) Approve(ctx context.Context, user, build string) error {
 			return false, fault.New(fault.Conflict, "app %s does not build forks any more", app.Name)
 		}
 		b.Held, b.ApprovedBy, b.ApprovedAt, b.Approver = false, who.Nickname, now, user
-		b.Reason, b.DueAt = "waits for a runner", now.Add(soon)
+		b.Reason, b.DueAt = store.WaitsForRunner, now.Add(soon)
 		return true, nil
 	})
 	if err != nil {
