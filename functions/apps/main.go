@@ -46,7 +46,11 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := authoring.New(authoring.Deps{Store: stored, Offer: offers.CodeBuild(), Now: time.Now})
+	offer, err := offers.CodeBuild(e)
+	if err != nil {
+		return nil, err
+	}
+	files, err := authoring.New(authoring.Deps{Store: stored, Offer: offer, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}

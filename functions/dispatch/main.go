@@ -48,12 +48,13 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	logs, err5 := buildlogs.Open(e)
 	limits, err6 := builders.Limits(e)
 	public, err7 := aws.PublicURL(e)
-	if err := errors.Join(err, err2, err3, err4, err5, err6, err7); err != nil {
+	offer, err8 := offers.CodeBuild(e)
+	if err := errors.Join(err, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return nil, err
 	}
 	decide, err := dispatch.New(dispatch.Deps{
 		Store: stored, Clients: grants, Deliveries: deliveries, Reports: reports, Runner: builder, RunnerName: builders.Name,
-		Offer: offers.CodeBuild(), Forks: true, Limits: limits, Address: public, BuildLog: logs,
+		Offer: offer, Forks: true, Limits: limits, Address: public, BuildLog: logs,
 		Now: time.Now, NewID: random.ID, NewTicket: random.Secret, NewLogName: random.ID, Log: e.Log,
 	})
 	if err != nil {

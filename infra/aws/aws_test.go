@@ -16,6 +16,7 @@ import (
 	"runnerhub/infra/aws/buildlogs"
 	"runnerhub/infra/aws/forge"
 	"runnerhub/infra/aws/keys"
+	"runnerhub/infra/aws/offers"
 	"runnerhub/infra/aws/queues"
 	"runnerhub/infra/aws/timers"
 	"runnerhub/infra/aws/web"
@@ -37,7 +38,7 @@ func deployment() map[string]string {
 		"RUNNERHUB_TABLE": "table", "RUNNERHUB_DELIVERIES_QUEUE": "https://sqs.us-east-1.amazonaws.com/1/deliveries",
 		"RUNNERHUB_REPORTS_QUEUE": "https://sqs.us-east-1.amazonaws.com/1/reports",
 		"RUNNERHUB_TOKENS_KEY":    "arn:aws:kms:us-east-1:1:key/t", "RUNNERHUB_HOOKS_KEY": "arn:aws:kms:us-east-1:1:key/h",
-		"RUNNERHUB_BUILD_PROJECT": "project", "RUNNERHUB_LOG_GROUP": "group", "RUNNERHUB_CONCURRENCY": "2", "RUNNERHUB_AGENTS": "/opt/agents",
+		"RUNNERHUB_BUILD_PROJECT": "project", "RUNNERHUB_LOG_GROUP": "group", "RUNNERHUB_CONCURRENCY": "2", "RUNNERHUB_MAX_COMPUTE": "large", "RUNNERHUB_AGENTS": "/opt/agents",
 		"RUNNERHUB_SCHEDULE_GROUP": "group", "RUNNERHUB_SCHEDULE_ROLE": "arn:aws:iam::1:role/r", "RUNNERHUB_DELIVERIES_QUEUE_ARN": "arn:aws:sqs:us-east-1:1:deliveries",
 		"RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN": "arn:aws:sqs:us-east-1:1:schedules-dead",
 	}
@@ -72,6 +73,7 @@ func TestPartsReadTheirOwn(t *testing.T) {
 		"api address":    {func(e aws.Environment) error { _, err := aws.APIURL(e); return err }, []string{"BITBUCKET_API_URL"}},
 		"web address":    {func(e aws.Environment) error { _, err := aws.WebURL(e); return err }, []string{"BITBUCKET_WEB_URL"}},
 		"limits":         {func(e aws.Environment) error { _, err := builders.Limits(e); return err }, []string{"RUNNERHUB_CONCURRENCY"}},
+		"offer":          {func(e aws.Environment) error { _, err := offers.CodeBuild(e); return err }, []string{"RUNNERHUB_MAX_COMPUTE"}},
 		"store":          {func(e aws.Environment) error { _, err := aws.Store(e); return err }, []string{"RUNNERHUB_TABLE"}},
 		"deliveries":     {func(e aws.Environment) error { _, err := queues.Deliveries(e); return err }, []string{"RUNNERHUB_DELIVERIES_QUEUE"}},
 		"reports":        {func(e aws.Environment) error { _, err := queues.Reports(e); return err }, []string{"RUNNERHUB_REPORTS_QUEUE"}},
@@ -129,6 +131,7 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		"PUBLIC_URL":                 {"ci.example.com", func(e aws.Environment) error { _, err := aws.PublicURL(e); return err }},
 		"RUNNERHUB_DELIVERIES_QUEUE": {"deliveries", func(e aws.Environment) error { _, err := queues.Deliveries(e); return err }},
 		"RUNNERHUB_CONCURRENCY":      {"many", func(e aws.Environment) error { _, err := builders.Limits(e); return err }},
+		"RUNNERHUB_MAX_COMPUTE":      {"gigantic", func(e aws.Environment) error { _, err := offers.CodeBuild(e); return err }},
 		"BITBUCKET_API_URL":          {"http://api.example.com/2.0", func(e aws.Environment) error { _, err := forge.Bitbucket(e); return err }},
 	} {
 		variables := lambdas()

@@ -269,7 +269,7 @@ func functionEnvironment() []string {
 		"RUNNERHUB_TABLE=table", "RUNNERHUB_DELIVERIES_QUEUE=https://sqs.us-east-1.amazonaws.com/123456789012/deliveries",
 		"RUNNERHUB_REPORTS_QUEUE=https://sqs.us-east-1.amazonaws.com/123456789012/reports",
 		"RUNNERHUB_TOKENS_KEY=arn:aws:kms:us-east-1:123456789012:key/t", "RUNNERHUB_HOOKS_KEY=arn:aws:kms:us-east-1:123456789012:key/h",
-		"RUNNERHUB_BUILD_PROJECT=project", "RUNNERHUB_LOG_GROUP=group", "RUNNERHUB_CONCURRENCY=1", "RUNNERHUB_AGENTS=/opt/agents",
+		"RUNNERHUB_BUILD_PROJECT=project", "RUNNERHUB_LOG_GROUP=group", "RUNNERHUB_CONCURRENCY=1", "RUNNERHUB_MAX_COMPUTE=large", "RUNNERHUB_AGENTS=/opt/agents",
 		"RUNNERHUB_SCHEDULE_GROUP=group", "RUNNERHUB_SCHEDULE_ROLE=arn:aws:iam::123456789012:role/r",
 		"RUNNERHUB_DELIVERIES_QUEUE_ARN=arn:aws:sqs:us-east-1:123456789012:deliveries",
 		"RUNNERHUB_SCHEDULES_DEAD_QUEUE_ARN=arn:aws:sqs:us-east-1:123456789012:schedules-dead",

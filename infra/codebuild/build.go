@@ -41,7 +41,8 @@ type build struct {
 	number                 int64
 	variables              []Variable
 	image, credentials     string
-	timeout, queuedTimeout int // minutes
+	compute                string // type of the machine
+	timeout, queuedTimeout int    // minutes
 	group, prefix, stream  string
 	started                time.Time
 	ctx                    context.Context // ends when the build is stopped, and with the host
@@ -354,7 +355,7 @@ func (b *build) shown() wireBuild {
 		ID: b.id, ARN: b.arn, BuildNumber: b.number, StartTime: epoch(b.started), BuildStatus: b.status, BuildComplete: b.complete,
 		ProjectName: b.project.Name, Source: map[string]string{"type": "NO_SOURCE", "buildspec": b.project.Buildspec}, Artifacts: map[string]string{"location": ""},
 		Environment: wireEnvironment{
-			Type: b.project.Type, Image: b.image, ComputeType: "BUILD_GENERAL1_SMALL", ImagePullCredentialsType: b.credentials,
+			Type: b.project.Type, Image: b.image, ComputeType: b.compute, ImagePullCredentialsType: b.credentials,
 			EnvironmentVariables: []wireVariable{},
 		},
 		Logs: wireLogsLocation{

@@ -676,6 +676,7 @@ func TestRefusals(t *testing.T) {
 		"InvalidInputException stream": func(in *sdk.StartBuildInput) {
 			in.LogsConfigOverride = &types.LogsConfig{CloudWatchLogs: &types.CloudWatchLogsConfig{Status: types.LogsConfigStatusTypeEnabled, StreamName: aws.String("a*b")}}
 		},
+		"InvalidInputException compute":     func(in *sdk.StartBuildInput) { in.ComputeTypeOverride = types.ComputeTypeBuildLambda1gb },
 		"InvalidInputException credentials": func(in *sdk.StartBuildInput) { in.ImagePullCredentialsTypeOverride = "MINE" },
 		// What CodeBuild has and this has not.
 		"SerializationException": func(in *sdk.StartBuildInput) { in.BuildspecOverride = aws.String("version: 0.2") },
@@ -740,11 +741,12 @@ func TestLogsAndEnvironmentAreShown(t *testing.T) {
 		}}
 		in.EnvironmentVariablesOverride = []types.EnvironmentVariable{{Name: aws.String("A"), Value: aws.String("b")}}
 		in.ImageOverride, in.ImagePullCredentialsTypeOverride = aws.String("x/y:1"), types.ImagePullCredentialsTypeServiceRole
+		in.ComputeTypeOverride = types.ComputeTypeBuildGeneral12xlarge
 	}))
 	if want := "b1/a1/" + strings.TrimPrefix(*b.Id, "it:"); *b.Logs.GroupName != "/of/ours" || *b.Logs.StreamName != want || *b.Logs.CloudWatchLogs.StreamName != "b1/a1" {
 		t.Errorf("logs go to %s %s, prefix %s", *b.Logs.GroupName, *b.Logs.StreamName, *b.Logs.CloudWatchLogs.StreamName)
 	}
-	if v := b.Environment.EnvironmentVariables; len(v) != 1 || *v[0].Name != "A" || *v[0].Value != "b" || *b.Environment.Image != "x/y:1" {
+	if v := b.Environment.EnvironmentVariables; len(v) != 1 || *v[0].Name != "A" || *v[0].Value != "b" || *b.Environment.Image != "x/y:1" || b.Environment.ComputeType != "BUILD_GENERAL1_2XLARGE" || own.Environment.ComputeType != "BUILD_GENERAL1_SMALL" {
 		t.Errorf("the environment is %+v", b.Environment)
 	}
 	if *b.BuildNumber != 2 || *b.TimeoutInMinutes != 60 || *b.QueuedTimeoutInMinutes != 480 || *b.Arn != "arn:aws:codebuild:us-east-1:000000000000:build/"+*b.Id {

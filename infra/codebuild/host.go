@@ -88,6 +88,7 @@ type Project struct {
 	Environment []Variable
 	Image       string // shown, not used
 	Type        string // of the environment, as LINUX_CONTAINER; shown, not used
+	Compute     string // type of the machine, as BUILD_GENERAL1_SMALL, which it is if empty; shown, not used
 	// Timeout and QueuedTimeout are in minutes; 0 is what CodeBuild takes then, 60 and 480.
 	Timeout, QueuedTimeout int
 	// Limit is how many builds of the project may be under way; 0: any number.

@@ -2,6 +2,7 @@ package codebuild
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,7 @@ type (
 		IdempotencyToken                 string         `json:"idempotencyToken"`
 		EnvironmentVariablesOverride     []wireVariable `json:"environmentVariablesOverride"`
 		ImageOverride                    string         `json:"imageOverride"`
+		ComputeTypeOverride              string         `json:"computeTypeOverride"`
 		ImagePullCredentialsTypeOverride string         `json:"imagePullCredentialsTypeOverride"`
 		LogsConfigOverride               *wireLogs      `json:"logsConfigOverride"`
 		TimeoutInMinutesOverride         *int           `json:"timeoutInMinutesOverride"`
@@ -278,7 +280,7 @@ func (h *Host) room(p *project) error {
 // newBuild makes a build of a request, or says what is wrong with it.
 func (h *Host) newBuild(p *project, in startBuildInput, now time.Time) (*build, error) {
 	b := &build{
-		host: h, project: p.Project, spec: p.spec, image: p.Image, credentials: "CODEBUILD", status: inProgress, started: now,
+		host: h, project: p.Project, spec: p.spec, image: p.Image, compute: cmp.Or(p.Compute, "BUILD_GENERAL1_SMALL"), credentials: "CODEBUILD", status: inProgress, started: now,
 		timeout: p.Timeout, queuedTimeout: p.QueuedTimeout, group: p.LogGroup, prefix: p.LogStream,
 	}
 	b.variables = slices.Clone(p.Environment)
@@ -300,6 +302,13 @@ func (h *Host) newBuild(p *project, in startBuildInput, now time.Time) (*build, 
 	}
 	if in.ImageOverride != "" {
 		b.image = in.ImageOverride
+	}
+	if c := in.ComputeTypeOverride; c != "" {
+		// Those of containers on Linux, x86-64 and ARM; others are for other types of environments.
+		if size, is := strings.CutPrefix(c, "BUILD_GENERAL1_"); !is || !slices.Contains([]string{"SMALL", "MEDIUM", "LARGE", "XLARGE", "2XLARGE"}, size) {
+			return nil, refuse(invalidInput, "Invalid compute type for an environment of type %s: %.50q", p.Type, c)
+		}
+		b.compute = c
 	}
 	switch in.ImagePullCredentialsTypeOverride {
 	case "":

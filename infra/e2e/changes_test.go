@@ -155,6 +155,27 @@ func pipelineFiles(t *testing.T, in stack) {
 	}
 }
 
+// whatIsThere asks for a runner and a machine that the installation has, and for ones that it has not.
+func whatIsThere(t *testing.T, in stack, has, size string) {
+	s := newShop(t, in.install(t))
+	asks := func(what string) visitor.Build {
+		commit := s.commit(pipelinePath, what+"\n"+pipeline("[push]", "echo here"))
+		s.push("HEAD:main")
+		return s.buildOf(commit)
+	}
+	s.ended(asks("runner: "+has).ID, "SUCCESSFUL")
+	for asked, reason := range map[string]string{
+		"runner: fargate":    "runner fargate is not there (this installation has ",
+		"compute: " + size:   "compute " + size + " is not there (this installation has ",
+		"image: golang":      `"image" is part of the format but not supported by this version`,
+		"artifacts: [a.txt]": `"artifacts" is part of the format but not supported by this version`,
+	} {
+		if b := s.ended(asks(asked).ID, "ERROR"); !strings.Contains(b.Reason, reason) {
+			t.Errorf("%s: %s", asked, b.Reason)
+		}
+	}
+}
+
 // manyPushes pushes 30 commits to 6 branches at once. There is room for two builds.
 func manyPushes(t *testing.T, in stack) {
 	const branches, each, room = 6, 5, 2

@@ -52,6 +52,7 @@ func (*lambda) scripts() []script {
 		{"functions die during builds", functionsDie},
 		{"calls of a push", callsOfAPush},
 		{"sample events", sampleEvents},
+		{"what is there", func(t *testing.T, in stack) { whatIsThere(t, in, "codebuild\ncompute: large", "xlarge") }},
 	}
 }
 

@@ -55,6 +55,7 @@ func (*standalone) scripts() []script {
 		{"killed during builds", killed},
 		{"trouble at the start", troubleAtStart},
 		{"isolation", isolation},
+		{"what is there", func(t *testing.T, in stack) { whatIsThere(t, in, "process", "small") }},
 	}
 }
 

@@ -229,7 +229,7 @@ func (in *Installation) builds() error {
 			environment = append(environment, codebuild.Variable{Name: name, Value: value})
 		}
 		err := in.CodeBuild.Register(codebuild.Project{
-			Name: p.Name, Buildspec: p.BuildSpec, Environment: environment, Image: p.Image, Type: p.Kind,
+			Name: p.Name, Buildspec: p.BuildSpec, Environment: environment, Image: p.Image, Type: p.Kind, Compute: p.Compute,
 			Timeout: int(p.Timeout / time.Minute), QueuedTimeout: int(p.Queued / time.Minute), LogGroup: p.LogGroup, LogStream: p.LogStream,
 		})
 		if err != nil {

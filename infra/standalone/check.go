@@ -17,7 +17,7 @@ import (
 // offer is what this server does for builds; what else a pipeline file asks for is
 // refused.
 func offer() pipeline.Offer {
-	return pipeline.Offer{Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Groups, pipeline.StepTimeouts}}
+	return pipeline.Offer{Platforms: []string{"linux"}, Runners: []string{"process"}, Features: []pipeline.Feature{pipeline.ContinueOnError, pipeline.Groups, pipeline.StepTimeouts}}
 }
 
 const checkUsage = `usage: runnerhub check [flags] [file...]

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"runnerhub/infra/aws/offers"
 	"runnerhub/shared/pipeline"
 )
 
@@ -176,31 +177,51 @@ func TestCheckInDocs(t *testing.T) {
 	}
 }
 
-// TestWhatTheServerRuns compares what docs/pipeline.md says of this version with what the
-// server offers.
+// TestWhatTheServerRuns compares what docs/pipeline.md says of this version with what
+// installations offer.
 func TestWhatTheServerRuns(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/pipeline.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "**What this version runs.**")
-	paragraph, _, _ := strings.Cut(rest, "\n\n")
-	if paragraph == "" {
-		t.Fatal("the paragraph is gone")
-	}
+	_, rest, _ := strings.Cut(string(text), "| | standalone | on AWS |\n|---|---|---|\n")
+	table, _, _ := strings.Cut(rest, "\n\n")
 	full, err := os.ReadFile("../../shared/pipeline/testdata/full.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range pipeline.Check(full, offer(), nil).Unoffered {
-		key := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
-		if !strings.Contains(paragraph, "`"+key+"`") {
-			t.Errorf("%s is refused, and the document does not say so", key)
-		}
-		paragraph = strings.Replace(paragraph, "`"+key+"`", "", 1)
+	deployed, err := offers.UpTo("large") // which is the template's default
+	if err != nil {
+		t.Fatal(err)
 	}
-	if left := regexp.MustCompile("`([^`]+)`").FindAllString(paragraph, -1); !slices.Equal(left, []string{"`linux`"}) {
-		t.Errorf("said to be refused, but not: %s", left)
+	words := func(cell string) (out []string) {
+		for _, word := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell, -1) {
+			out = append(out, word[1])
+		}
+		return out
+	}
+	for i, offer := range []pipeline.Offer{offer(), deployed} {
+		refused := map[string]bool{}
+		for _, p := range pipeline.Check(full, pipeline.Offer{Platforms: offer.Platforms, Features: offer.Features}, nil).Unoffered {
+			refused[p.Path[strings.LastIndexByte(p.Path, '.')+1:]] = true
+		}
+		for row := range strings.SplitSeq(table, "\n") {
+			cells := strings.Split(strings.Trim(row, "| "), " | ")
+			if len(cells) != 3 {
+				t.Fatalf("the row %q", row)
+			}
+			lists := map[string][]string{"platform": offer.Platforms, "runner": offer.Runners, "compute": offer.Computes}
+			for _, key := range words(cells[0]) {
+				list, is := lists[key]
+				if is && !slices.Equal(words(cells[i+1]), list) || !is && (cells[i+1] == "yes") == refused[key] {
+					t.Errorf("%s: said is %q, offered is %v, %v", key, cells[i+1], list, !refused[key])
+				}
+				delete(refused, key)
+			}
+		}
+		if len(refused) > 0 {
+			t.Errorf("refused, and the table does not say so: %v", refused)
+		}
 	}
 }

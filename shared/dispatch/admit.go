@@ -90,7 +90,7 @@ func (d *Dispatch) start(ctx context.Context, b store.Build, ticket secret.Text)
 	} else {
 		reference, err = d.Runner.Start(ctx, runner.Job{
 			Build: b.ID, Log: b.LogName(), Attempt: b.Attempt, Address: d.Address, Ticket: ticket,
-			Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image,
+			Timeout: time.Duration(b.TimeoutSeconds) * time.Second, Image: b.Image, Compute: b.Compute,
 		})
 	}
 	// The runner has been asked: what came of it is recorded even if time ran out.

@@ -501,7 +501,7 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 		}
 	}
 	b := d.build(c)
-	b.Name, b.TimeoutSeconds, b.Image = file.plan.Name, file.plan.TimeoutSeconds, file.plan.Image
+	b.Name, b.TimeoutSeconds, b.Image, b.Compute = file.plan.Name, file.plan.TimeoutSeconds, file.plan.Image, file.plan.Compute
 	for _, step := range file.plan.Steps {
 		b.Steps = append(b.Steps, ci.Step{Name: step.Name, State: ci.StepPending, ContinueOnError: step.ContinueOnError})
 	}

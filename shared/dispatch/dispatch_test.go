@@ -686,3 +686,17 @@ func TestTimeRunsOutDuringAStart(t *testing.T) {
 	}
 	b.Check(t)
 }
+
+// The runner is told of the machine that a file asks for, where it is offered.
+func TestTheMachineOfABuild(t *testing.T) {
+	t.Parallel()
+	for size, state := range map[string]ci.State{"small": ci.Starting, "large": ci.Starting, "medium": ci.Errored} {
+		b := dispatchtest.New(t, "runner: process\ncompute: "+size+"\n"+onMain)
+		b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "main", Old: old, New: b.Main}))
+		b.Pump()
+		if made := b.TheBuild(); made.State != state || state == ci.Starting && b.Last().Compute != size ||
+			state == ci.Errored && !strings.HasSuffix(made.Reason, ":2:1: compute: compute medium is not there (this installation has small, large)") {
+			t.Errorf("%s: %s, %s", size, made.State, made.Reason)
+		}
+	}
+}

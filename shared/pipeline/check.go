@@ -40,7 +40,7 @@ func Check(text []byte, offer Offer, e *Event) Report {
 // everything is the offer of an installation that does all that the format knows.
 func everything() Offer {
 	return Offer{
-		Platforms: Platforms(), Runners: Runners(),
-		Features: []Feature{Artifacts, Caches, Compute, ContinueOnError, Groups, Image, StepTimeouts, Toolchain},
+		Platforms: Platforms(), Runners: Runners(), Computes: Computes(),
+		Features: []Feature{Artifacts, Caches, ContinueOnError, Groups, Image, StepTimeouts, Toolchain},
 	}
 }

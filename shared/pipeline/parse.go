@@ -86,7 +86,7 @@ func (r *reader) file(root *yaml.Node) *File {
 			f.ask(runnerAsked, key, value)
 		case "compute":
 			f.Compute = r.oneOf(value, key, Computes())
-			f.ask(Compute, key, keyOf(root, key))
+			f.ask(computeAsked, key, keyOf(root, key))
 		case "cache":
 			f.Cache = r.cache(value, key)
 			f.ask(Caches, key, keyOf(root, key))

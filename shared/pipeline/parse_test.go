@@ -70,7 +70,7 @@ func TestParseFull(t *testing.T) {
 			{platformAsked, "platform", 3, 11},
 			{Image, "image", 4, 1},
 			{runnerAsked, "runner", 5, 9},
-			{Compute, "compute", 6, 1},
+			{computeAsked, "compute", 6, 1},
 			{Toolchain, "environment.node", 8, 3},
 			{Toolchain, "environment.xcode", 9, 3},
 			{Toolchain, "environment.android_sdk", 10, 3},

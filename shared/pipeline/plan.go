@@ -17,7 +17,6 @@ type Feature string
 const (
 	Artifacts       Feature = "artifacts"
 	Caches          Feature = "cache"
-	Compute         Feature = "compute"
 	ContinueOnError Feature = "continue_on_error"
 	Groups          Feature = "concurrency"
 	Image           Feature = "image"
@@ -26,6 +25,7 @@ const (
 
 	platformAsked Feature = "platform" // Offer.Platforms says
 	runnerAsked   Feature = "runner"   // Offer.Runners says
+	computeAsked  Feature = "compute"  // Offer.Computes says
 )
 
 // Offer is what an installation does for builds. A file that asks for more is
@@ -33,6 +33,7 @@ const (
 type Offer struct {
 	Platforms []string // of Platforms()
 	Runners   []string // of Runners(), which a file may name
+	Computes  []string // of Computes(), which a file may name
 	Features  []Feature
 }
 
@@ -126,6 +127,14 @@ func (f *File) Unoffered(offer Offer) Problems {
 	for _, a := range f.asks {
 		switch {
 		case a.feature == platformAsked || slices.Contains(offer.Features, a.feature):
+		case a.feature == computeAsked:
+			if !slices.Contains(offer.Computes, f.Compute) {
+				has := among(offer.Computes, "one size of machine")
+				refuse(a, mistake{
+					found: "compute " + f.Compute, expected: has,
+					message: fmt.Sprintf("compute %s is not there (this installation has %s)", f.Compute, has),
+				})
+			}
 		case a.feature != runnerAsked:
 			last := a.path[strings.LastIndexByte(a.path, '.')+1:]
 			refuse(a, mistake{
@@ -133,10 +142,7 @@ func (f *File) Unoffered(offer Offer) Problems {
 				message: shown(last) + " is part of the format but not supported by this version: remove it",
 			})
 		case !slices.Contains(offer.Runners, f.Runner):
-			has := strings.Join(offer.Runners, ", ")
-			if has == "" {
-				has = "only one, which needs no name: remove the key"
-			}
+			has := among(offer.Runners, "one")
 			refuse(a, mistake{
 				found: "runner " + f.Runner, expected: has,
 				message: fmt.Sprintf("runner %s is not there (this installation has %s)", f.Runner, has),
@@ -145,6 +151,14 @@ func (f *File) Unoffered(offer Offer) Problems {
 	}
 	problems.sort()
 	return problems
+}
+
+// among names what a file may choose from; where that is nothing, there is only that one.
+func among(words []string, one string) string {
+	if len(words) == 0 {
+		return "only " + one + ", which needs no name: remove the key"
+	}
+	return strings.Join(words, ", ")
 }
 
 // title is the step's name, or else the first line of its script.

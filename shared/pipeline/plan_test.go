@@ -130,12 +130,13 @@ func TestUnoffered(t *testing.T) {
 		want  string
 	}{
 		{"everything", all, ``},
-		{"platforms", Offer{Platforms: []string{"ios"}, Runners: all.Runners, Features: all.Features}, `3:11: platform: platform linux is not supported by this runner (it runs ios)`},
-		{"runners", Offer{Platforms: all.Platforms, Runners: []string{"process"}, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has process)`},
-		{"no runner", Offer{Platforms: all.Platforms, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has only one, which needs no name: remove the key)`},
+		{"platforms", Offer{Platforms: []string{"ios"}, Runners: all.Runners, Computes: all.Computes, Features: all.Features}, `3:11: platform: platform linux is not supported by this runner (it runs ios)`},
+		{"runners", Offer{Platforms: all.Platforms, Runners: []string{"process"}, Computes: all.Computes, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has process)`},
+		{"no runner", Offer{Platforms: all.Platforms, Computes: all.Computes, Features: all.Features}, `5:9: runner: runner docker is not there (this installation has only one, which needs no name: remove the key)`},
 		{"artifacts", without(Artifacts), `55:1: artifacts: "artifacts"` + later},
 		{"cache", without(Caches), `38:1: cache: "cache"` + later},
-		{"compute", without(Compute), `6:1: compute: "compute"` + later},
+		{"sizes of machines", Offer{Platforms: all.Platforms, Runners: all.Runners, Computes: []string{"small", "medium"}, Features: all.Features}, `6:1: compute: compute large is not there (this installation has small, medium)`},
+		{"one size of machine", Offer{Platforms: all.Platforms, Runners: all.Runners, Features: all.Features}, `6:1: compute: compute large is not there (this installation has only one size of machine, which needs no name: remove the key)`},
 		{"concurrency", without(Groups), `35:1: concurrency: "concurrency"` + later},
 		{"image", without(Image), `4:1: image: "image"` + later},
 		{"steps' timeouts", without(StepTimeouts), `48:5: steps[0].timeout: "timeout"` + later},

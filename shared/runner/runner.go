@@ -20,6 +20,7 @@ type Job struct {
 	Ticket  secret.Text
 	Timeout time.Duration // after it the runner ends the build
 	Image   string        // asked for by the pipeline file; may be empty
+	Compute string        // likewise, the size of the machine: small, medium, large, xlarge or 2xlarge
 }
 
 // Phase is what a runner knows of an attempt.

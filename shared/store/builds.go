@@ -21,6 +21,7 @@ type Build struct {
 	Refname        string    `json:"refname"`
 	TimeoutSeconds int       `json:"timeout_seconds"`
 	Image          string    `json:"image,omitempty"`    // that the pipeline file asks for
+	Compute        string    `json:"compute,omitempty"`  // likewise
 	Attempts       int       `json:"attempts,omitempty"` // how many were made
 	Attempt        string    `json:"attempt,omitempty"`  // the current one: the build has a slot
 	AttemptAt      time.Time `json:"attempt_at,omitzero"`

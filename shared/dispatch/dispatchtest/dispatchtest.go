@@ -83,7 +83,7 @@ type Bench struct {
 
 // Offer is what the Bench's runner does for builds.
 func Offer() pipeline.Offer {
-	return pipeline.Offer{Platforms: []string{"linux"}, Features: []pipeline.Feature{pipeline.StepTimeouts, pipeline.ContinueOnError, pipeline.Groups}}
+	return pipeline.Offer{Platforms: []string{"linux"}, Runners: []string{"process"}, Computes: []string{"small", "large"}, Features: []pipeline.Feature{pipeline.StepTimeouts, pipeline.ContinueOnError, pipeline.Groups}}
 }
 
 // Limits are those of the Bench's runner.

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,12 +127,15 @@ func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
 		return nil, fault.New(fault.Invalid, "builds on CodeBuild reach the server by http or https only")
 	case job.Ticket.Empty() || job.Timeout <= 0:
 		return nil, fault.New(fault.Invalid, "a job needs ticket and timeout")
+	case job.Compute != "" && !slices.Contains(types.ComputeType("").Values(), compute(job.Compute)):
+		return nil, fault.New(fault.Invalid, "CodeBuild has no machine of the size %.20q", job.Compute)
 	case job.Timeout > MaxTimeout:
 		return nil, fault.New(fault.Invalid, "a build on CodeBuild may take %d hours, not %v", MaxTimeout/time.Hour, job.Timeout)
 	}
 	minutes := int32((job.Timeout+time.Minute-1)/time.Minute) + backstop
 	input := &codebuild.StartBuildInput{
 		ProjectName:                    &r.deps.Project,
+		ComputeTypeOverride:            compute(job.Compute),
 		IdempotencyToken:               &job.Attempt,
 		TimeoutInMinutesOverride:       aws.Int32(min(minutes, int32(MaxTimeout/time.Minute))),
 		QueuedTimeoutInMinutesOverride: aws.Int32(queuedTimeout),
@@ -158,6 +162,14 @@ func (r *Runner) input(job runner.Job) (*codebuild.StartBuildInput, error) {
 		}
 	}
 	return input, nil
+}
+
+// compute is CodeBuild's name of a size of machine; without one, that of the project counts.
+func compute(size string) types.ComputeType {
+	if size == "" {
+		return ""
+	}
+	return types.ComputeType("BUILD_GENERAL1_" + strings.ToUpper(size))
 }
 
 // started gives the error of StartBuild its kind. Throttling that lasts is no capacity, unless an

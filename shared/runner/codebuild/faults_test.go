@@ -395,7 +395,9 @@ func TestRequest(t *testing.T) {
 	own.Image = "aws/codebuild/standard:7.0"
 	longest := aJob()
 	longest.Timeout = codebuild.MaxTimeout
-	jobs := []runner.Job{aJob(), image, own, longest}
+	large := aJob()
+	large.Compute = "2xlarge"
+	jobs := []runner.Job{aJob(), image, own, longest, large}
 	for _, job := range jobs {
 		if ref, err := r.Start(t.Context(), job); err != nil || ref != "builds:1" {
 			t.Fatalf("Start = %q, %v", ref, err)
@@ -406,8 +408,12 @@ func TestRequest(t *testing.T) {
 		`"imageOverride":"public.ecr.aws/docker/library/golang:1.26","imagePullCredentialsTypeOverride":"SERVICE_ROLE"`,
 		`"imageOverride":"aws/codebuild/standard:7.0","imagePullCredentialsTypeOverride":"CODEBUILD"`,
 		`"timeoutInMinutesOverride":2160`,
+		`"computeTypeOverride":"BUILD_GENERAL1_2XLARGE"`,
 	} {
 		body := service.Requests()[i].Body
+		if strings.Contains(body, "computeType") != (jobs[i].Compute != "") {
+			t.Errorf("%d: %s", i, body)
+		}
 		for _, part := range []string{
 			want, `"projectName":"builds"`, `"idempotencyToken":"a1"`, `"queuedTimeoutInMinutesOverride":480`,
 			`"logsConfigOverride":{"cloudWatchLogs":{"groupName":"/runnerhub/builds","status":"ENABLED","streamName":"l1/a1"}}`,
@@ -428,6 +434,7 @@ func TestRequest(t *testing.T) {
 		"an odd attempt":   func(j *runner.Job) { j.Attempt = "a:b" },
 		"a socket":         func(j *runner.Job) { j.Address = runner.SocketScheme + "/run/hub" },
 		"no address":       func(j *runner.Job) { j.Address = "" },
+		"no such machine":  func(j *runner.Job) { j.Compute = "tiny" },
 		"no ticket":        func(j *runner.Job) { j.Ticket = secret.Text{} },
 		"no time":          func(j *runner.Job) { j.Timeout = 0 },
 		"too much time":    func(j *runner.Job) { j.Timeout = codebuild.MaxTimeout + 1 },

@@ -331,6 +331,8 @@ func TestRefused(t *testing.T) {
 		"no attempt": func(j *runner.Job) { j.Attempt = "" },
 		"no ticket":  func(j *runner.Job) { j.Ticket = secret.Text{} },
 		"no time":    func(j *runner.Job) { j.Timeout = 0 },
+		"an image":   func(j *runner.Job) { j.Image = "golang" },
+		"a machine":  func(j *runner.Job) { j.Compute = "small" },
 	} {
 		j := runner.Job{Build: "b", Log: "b", Attempt: "a", Address: "http://127.0.0.1", Ticket: secret.New("t"), Timeout: time.Minute}
 		change(&j)

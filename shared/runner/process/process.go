@@ -162,6 +162,8 @@ func (r *Runner) Start(ctx context.Context, job runner.Job) (string, error) {
 	switch {
 	case !attemptPattern.MatchString(job.Attempt):
 		return "", fault.New(fault.Invalid, "the attempt's id cannot name a folder")
+	case job.Image != "" || job.Compute != "":
+		return "", fault.New(fault.Invalid, "a process has neither an image nor a machine of its own")
 	case job.Build == "" || job.Log == "" || job.Address == "" || job.Ticket.Empty() || job.Timeout <= 0:
 		return "", fault.New(fault.Invalid, "a job needs build, log, address, ticket and timeout")
 	}
