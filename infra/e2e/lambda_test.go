@@ -53,6 +53,7 @@ func (*lambda) scripts() []script {
 		{"calls of a push", callsOfAPush},
 		{"sample events", sampleEvents},
 		{"what is there", func(t *testing.T, in stack) { whatIsThere(t, in, "codebuild\ncompute: large", "xlarge") }},
+		{"an account's limit", accountLimit},
 	}
 }
 

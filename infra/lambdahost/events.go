@@ -3,6 +3,7 @@ package lambdahost
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -15,6 +16,13 @@ import (
 // asyncPause is how long Lambda waits before it tries an event again that a function failed
 // on; twice that before the third attempt.
 const asyncPause = time.Minute
+
+// Lambda keeps an event that nobody came to work on, and tries again after these pauses, as long as the event's age lets it. Such a try is
+// not counted.
+const (
+	throttledPause = time.Second
+	longestPause   = 5 * time.Minute
+)
 
 // Event is an event of EventBridge as targets get it.
 type Event struct {
@@ -55,16 +63,32 @@ func (h *Host) Emit(text []byte) error {
 // keeps what it fails on among the dead letters it names.
 func (h *Host) async(ctx context.Context, f *function, payload []byte) {
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		_, err := f.invoke(context.WithoutCancel(ctx), payload)
+		err := f.queued(ctx, payload)
 		if err == nil {
 			return
 		}
-		if attempt == f.Async.Retries {
+		if attempt >= f.Async.Retries || errors.Is(err, errThrottled) {
 			h.Log.Error("an event was given up", "function", f.ID, "error", err)
 			h.keep(context.WithoutCancel(ctx), f.Async.DeadLetter, payload)
 			return
 		}
 		pause(ctx, asyncPause*time.Duration(attempt+1))
+	}
+}
+
+// queued invokes a function with an event that Lambda keeps until there is somebody to work on it, or it is too old: then
+// the error is errThrottled.
+func (f *function) queued(ctx context.Context, payload []byte) error {
+	came := time.Now()
+	for wait := throttledPause; ; wait = min(2*wait, longestPause) {
+		_, err := f.invoke(context.WithoutCancel(ctx), payload)
+		if !errors.Is(err, errThrottled) || time.Since(came)+wait > f.Async.MaxAge {
+			return err
+		}
+		pause(ctx, wait)
+		if ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
@@ -160,6 +184,5 @@ func (h *Host) Tick(ctx context.Context, function string, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.invoke(ctx, payload)
-	return err
+	return f.queued(ctx, payload)
 }

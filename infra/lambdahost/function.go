@@ -80,11 +80,16 @@ func (f *function) layered(path string) string {
 }
 
 // invoke sends one event to an instance of its own and waits for the answer. When all are busy, it waits for
-// one, except where the template reserves a number: then it is errThrottled, as on AWS.
+// one, except where the template reserves a number, or the account has a limit: then it is errThrottled, as on AWS.
 func (f *function) invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if len(payload) > maxAnswer {
 		return nil, fmt.Errorf("an event of %d bytes for %s is over the limit of %d", len(payload), f.ID, maxAnswer)
 	}
+	leave, err := f.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	out := outcome{err: errGone}
 	for errors.Is(out.err, errGone) {
 		i, err := f.take(ctx)
@@ -97,6 +102,21 @@ func (f *function) invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		f.host.Log.Warn("an invocation failed", "function", f.ID, "error", out.err)
 	}
 	return out.body, out.err
+}
+
+// enter takes an invocation off what the functions of the account share, where there is a limit and the template reserves
+// none for this one.
+func (f *function) enter() (leave func(), err error) {
+	if f.host.shared == nil || f.Concurrency > 0 {
+		return func() {}, nil
+	}
+	select {
+	case f.host.shared <- struct{}{}:
+		return func() { <-f.host.shared }, nil
+	default:
+		f.host.throttles.Add(1)
+		return nil, errThrottled
+	}
 }
 
 // take answers an instance that has no event.
@@ -121,6 +141,7 @@ func (f *function) take(ctx context.Context) (*instance, error) {
 		default:
 		}
 		if f.Concurrency > 0 {
+			f.host.throttles.Add(1)
 			return nil, errThrottled
 		}
 		select {

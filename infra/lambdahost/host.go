@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"runnerhub/infra/template"
@@ -37,8 +38,11 @@ type Deps struct {
 	Scheduler http.Handler // that of EventBridge Scheduler; nil: MiniStack's
 	Forge     string       // URL of Bitbucket, which functions reach through the gateway
 
-	Instances int  // the most instances of a function, where the template reserves none
-	Twice     bool // every batch and every event is delivered twice, at the same time
+	Instances int // the most instances of a function, where the template reserves none
+	// AccountLimit is how many invocations there are at once, of all functions together, as an account has such a limit: 10 when it is
+	// new. What the template reserves for a function is taken off it. Beyond it, events are throttled. 0: there is none.
+	AccountLimit int
+	Twice        bool // every batch and every event is delivered twice, at the same time
 	// Watch is called before and after each call of a function to a service or to
 	// Bitbucket, and decides what becomes of it; may be nil.
 	Watch func(c Call, after bool) Fate
@@ -64,7 +68,11 @@ type Host struct {
 
 	stop    context.CancelFunc // ends what polls and ticks
 	working context.Context
-	at      sync.WaitGroup // that, and what is in the background
+
+	shared    chan struct{} // one token an invocation of those that share the account's limit; nil: there is none
+	throttles atomic.Int64
+
+	at sync.WaitGroup // that, and what is in the background
 }
 
 // New makes a Host that is at work: its HTTP API answers, its queues are polled.
@@ -75,8 +83,16 @@ func New(d Deps) (*Host, error) {
 	h := &Host{
 		Deps: d, functions: map[string]*function{}, instances: map[string]*instance{}, services: newWire(d.Services),
 	}
+	left := d.AccountLimit
 	for _, f := range d.Stack.Functions {
 		h.functions[f.ID] = newFunction(h, f)
+		left -= f.Concurrency
+	}
+	if d.AccountLimit > 0 {
+		if left < 1 {
+			return nil, fmt.Errorf("lambdahost: the template reserves all of the account's %d", d.AccountLimit)
+		}
+		h.shared = make(chan struct{}, left)
 	}
 	front, err := h.front()
 	if err != nil {
@@ -108,6 +124,9 @@ func New(d Deps) (*Host, error) {
 	go func() { _ = h.server.Serve(d.Listener) }()
 	return h, nil
 }
+
+// Throttled answers how many invocations were refused so far because too many were at work.
+func (h *Host) Throttled() int { return int(h.throttles.Load()) }
 
 // background does what nobody waits for.
 func (h *Host) background(f func(context.Context)) {

@@ -375,6 +375,91 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
+// What all functions of an account share is used up by any of them. Requests are refused then; events are kept and tried again.
+func TestAccountLimit(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, nobody(t), func(d *Deps) {
+		d.AccountLimit = 3
+		work := d.Stack.Functions[0]
+		work.Async.MaxAge = time.Minute
+		other, own := work, work
+		other.ID, other.Name = "OtherFunction", "stack-other"
+		own.ID, own.Name, own.Concurrency = "OwnFunction", "stack-own", 1
+		d.Stack.Functions = []template.Function{work, other, own}
+		d.Stack.Routes = []template.Route{{Method: "GET", Path: "/", Function: "OtherFunction", Timeout: 10 * time.Second}}
+		d.Stack.Rules = []template.Rule{{Function: "OtherFunction", Pattern: map[string]any{"Do": []any{"background"}}}}
+		for _, name := range []string{"other", "own"} {
+			if err := os.Symlink(filepath.Join(d.Programs, "work"), filepath.Join(d.Programs, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	gate, file := filepath.Join(b.dir, "gate"), filepath.Join(b.dir, "file")
+	invoke := func(function string, o order) error {
+		payload, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Invoke(t.Context(), function, payload)
+		return err
+	}
+	get := func() int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		return r.StatusCode
+	}
+	var working sync.WaitGroup
+	for _, function := range []string{"WorkFunction", "OtherFunction"} {
+		working.Go(func() {
+			if err := invoke(function, order{Do: "wait", File: gate}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	until(t, func() bool { return len(b.shared) == 2 })
+	for _, function := range []string{"WorkFunction", "OtherFunction"} {
+		if err := invoke(function, order{}); !errors.Is(err, errThrottled) {
+			t.Errorf("beyond the limit, %s: %v", function, err)
+		}
+	}
+	if err := invoke("OwnFunction", order{}); err != nil {
+		t.Errorf("one that has its own: %v", err)
+	}
+	if status := get(); status != http.StatusServiceUnavailable {
+		t.Errorf("a request is answered %d", status)
+	}
+	event, err := json.Marshal(order{Do: "background", File: file})
+	if err = errors.Join(err, b.Emit(event)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { return b.Throttled() == 4 })
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	working.Wait()
+	until(t, func() bool { _, err := os.Stat(file); return err == nil }) // the event
+	if status := get(); status != http.StatusCreated {
+		t.Errorf("a request is answered %d when there is room", status)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	all := b.Deps
+	all.AccountLimit, all.Listener = 1, listener
+	if _, err := New(all); err == nil || !strings.Contains(err.Error(), "reserves all") {
+		t.Errorf("with everything reserved: %v", err)
+	}
+}
+
 func TestStartFails(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, nobody(t), func(d *Deps) { d.Stack.Functions[0].Environment = map[string]string{"BREAK": "start"} })

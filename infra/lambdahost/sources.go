@@ -3,6 +3,7 @@ package lambdahost
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,9 +28,11 @@ type source struct {
 	host     *Host
 	function *function
 	queue    template.Queue
+	busy     atomic.Int64 // batches that were throttled since one was not
 	empty    atomic.Int64
 	batches  atomic.Int64
 	deletes  atomic.Int64
+	refused  atomic.Int64
 }
 
 // Polls is what an event source mapping asked of its queue so far.
@@ -37,6 +40,7 @@ type Polls struct {
 	Empty   int // receives that waited and got nothing
 	Batches int // receives that got messages
 	Deletes int // messages deleted, each by a call of its own; Lambda deletes those of a batch together
+	Refused int // batches for which there was no room among the account's
 }
 
 // Polls answers what the event source mappings of a queue asked of it. Watch sees none of that: on AWS, too, it is not the function that
@@ -47,6 +51,7 @@ func (h *Host) Polls(queue string) (p Polls) {
 			p.Empty += int(s.empty.Load())
 			p.Batches += int(s.batches.Load())
 			p.Deletes += int(s.deletes.Load())
+			p.Refused += int(s.refused.Load())
 		}
 	}
 	return p
@@ -93,7 +98,15 @@ func (s *source) run(ctx context.Context) {
 		}
 		all.Go(func() {
 			defer func() { <-room }()
-			if err := s.deliver(ctx, batch); err != nil {
+			err := s.deliver(ctx, batch)
+			if errors.Is(err, errThrottled) {
+				s.refused.Add(1)
+				// The batch comes again when its time is over, and this poller waits, as Lambda polls less.
+				pause(ctx, throttledPause<<min(s.busy.Add(1)-1, 3))
+				return
+			}
+			s.busy.Store(0)
+			if err != nil {
 				s.host.Log.Error("delivering", "queue", s.queue.Name, "error", err)
 			}
 		})
@@ -156,6 +169,9 @@ func (s *source) deliver(ctx context.Context, messages []received) error {
 		defer other.Wait()
 	}
 	answer, err := s.function.invoke(ctx, payload)
+	if errors.Is(err, errThrottled) {
+		return err
+	}
 	if err != nil {
 		return nil // logged; the batch comes again
 	}

@@ -98,11 +98,12 @@ type Deps struct {
 	Concurrency int
 	// Visibility is as in lambdahost.Provisioning.
 	Visibility time.Duration
-	// Instances, Twice, Watch and Done are as in lambdahost.Deps.
-	Instances int
-	Twice     bool
-	Watch     func(lambdahost.Call, bool) lambdahost.Fate
-	Done      func(lambdahost.Invocation)
+	// Instances, AccountLimit, Twice, Watch and Done are as in lambdahost.Deps.
+	Instances    int
+	AccountLimit int
+	Twice        bool
+	Watch        func(lambdahost.Call, bool) lambdahost.Fate
+	Done         func(lambdahost.Invocation)
 	// Before stands before the sandbox and passes on what comes to it; nil: nothing does.
 	Before func(*sandbox.Sandbox) http.Handler
 	// Output is where functions and host write; may be nil.
@@ -308,7 +309,7 @@ func (in *Installation) Start() error {
 	host, err := lambdahost.New(lambdahost.Deps{
 		Stack: in.Stack, Region: region, Account: account, Programs: d.Programs.dir, Layers: d.Programs.layers, Listener: l,
 		Services: d.Services, CodeBuild: in.CodeBuild, Scheduler: in.Scheduler, Forge: in.Forge,
-		Instances: d.Instances, Twice: d.Twice, Watch: d.Watch, Done: d.Done, Output: d.Output, Log: in.log,
+		Instances: d.Instances, AccountLimit: d.AccountLimit, Twice: d.Twice, Watch: d.Watch, Done: d.Done, Output: d.Output, Log: in.log,
 	})
 	if err != nil {
 		return errors.Join(err, l.Close())
