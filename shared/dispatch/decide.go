@@ -59,6 +59,7 @@ type candidate struct {
 	author  string
 	old     string // what a pushed branch was before, where that is known
 	line    int    // of the trigger that takes it
+	late    bool   // the pull request has been decided as something newer
 	fileAt  string // the commit whose pipeline file counts; empty: commit
 }
 
@@ -348,7 +349,7 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		}
 		verdict = d.unfit(c.app, pr, verdict)
 		if pr.Fork() && (event.Action == pipeline.Closed || verdict.Code == pipeline.CodeFork) {
-			if err := d.settle(ctx, c.of(pr), before, ci.Successor{}, verdict.Reason); err != nil {
+			if err := d.settle(ctx, c.of(pr), ci.Successor{}, verdict.Reason); err != nil {
 				return nil, err
 			}
 			// What is decided later of what it was before is known to be old.
@@ -372,6 +373,7 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		c.fileAt = target.Hash
 	}
 	c.commit, c.message, c.marks, c.author = commit.Hash, commit.Message, commit.Marks, commit.Author
+	c.late = !pr.UpdatedAt.IsZero() && before.UpdatedAt.After(pr.UpdatedAt)
 	c = c.of(pr)
 	event.Message = c.marks
 	decisions, err := d.revised(ctx, c, event)
@@ -380,7 +382,7 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 	}
 	if pr.Fork() {
 		own := ci.Successor{Build: decisions[0].Build, Number: decisions[0].Number}
-		if err := d.settle(ctx, c, before, own, c.ref+" has changed since"); err != nil {
+		if err := d.settle(ctx, c, own, c.ref+" has changed since"); err != nil {
 			return nil, err
 		}
 	}
@@ -605,7 +607,7 @@ func statusKey(of string) string {
 
 // create stores the build, or finds the one its change already has.
 func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, made ci.Verdict, verdict pipeline.Verdict) ([]ci.Decision, error) {
-	n.BranchKey = BranchKey(c.app.ID, c.branch)
+	n.BranchKey, n.Renews = BranchKey(c.app.ID, c.branch), !c.late
 	b, created, err := d.Store.CreateBuild(ctx, n)
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)

@@ -48,7 +48,7 @@ func (d *Dispatch) unread(c candidate, pr ci.PullRequest, err error) error {
 // settle ends those builds of a fork's pull request that are held for what it is not any more: an approval is for one
 // commit and one target. Of two that are held, the newer one takes the other's place. Events come in any order, so that says
 // nothing; the time at which each took place, by Bitbucket's clock, does. Own is the build that the event led to, if any.
-func (d *Dispatch) settle(ctx context.Context, c candidate, before store.Revision, own ci.Successor, reason string) error {
+func (d *Dispatch) settle(ctx context.Context, c candidate, own ci.Successor, reason string) error {
 	held, err := d.Store.Held(ctx, c.app.ID, c.pr.ID)
 	if err != nil {
 		return fmt.Errorf("dispatch: looking for builds that are held: %w", err)
@@ -65,14 +65,9 @@ func (d *Dispatch) settle(ctx context.Context, c candidate, before store.Revisio
 		switch {
 		case b.ID != newest.ID:
 			newer = ci.Successor{Build: newest.ID, Number: newest.Number}
-		case b.ID == own.Build:
-			if now.IsZero() || !before.UpdatedAt.After(now) {
-				continue
-			}
-			// Its event came late: the pull request has been decided as something newer.
-		case b.Revised.After(now):
-			continue // it is the event that came late
-		default:
+		case b.ID == own.Build && !c.late || b.Revised.After(now):
+			continue
+		case b.ID != own.Build:
 			newer = own
 		}
 		if err := d.letGo(ctx, b.ID, reason, newer); err != nil {
@@ -91,6 +86,7 @@ func (d *Dispatch) letGo(ctx context.Context, id, reason string, newer ci.Succes
 		if !b.Held || !b.Stop(reason, d.Now().UTC()) {
 			return false, nil
 		}
+		b.Lapsed = true
 		if newer.Build != "" {
 			b.SupersededBy = &newer
 		}

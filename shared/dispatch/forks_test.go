@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -281,6 +282,107 @@ func TestReplayOfAFork(t *testing.T) {
 		f.is(got.Build, ci.Queued, true, waits)
 	}
 	if f.Count() != 1 {
+		t.Errorf("%d builds", f.Count())
+	}
+	f.Check(t)
+}
+
+// Whoever comes first to a build that is held (who approves it, who cancels it, or a newer commit), it starts at most
+// once, and never when it was stopped.
+func TestForksRace(t *testing.T) {
+	t.Parallel()
+	f := newFork(t, true)
+	for i := range 5 {
+		got := f.says(fmt.Sprint("held", i), "pullrequest:updated", f.commit("x", fmt.Sprint(i)))
+		next := f.Deliver(fmt.Sprint("next", i), "pullrequest:updated", f.event("pullrequest:updated", f.commit("y", fmt.Sprint(i))))
+		started := len(f.Runner.Jobs())
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				if err := f.control.Approve(t.Context(), "user", got.Build); err != nil && !fault.Is(err, fault.Conflict) {
+					t.Error(err)
+				}
+			})
+			all.Go(func() {
+				if err := f.Dispatch.Admit(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if i%2 == 0 {
+			all.Go(func() {
+				if err := f.control.Cancel(t.Context(), "user", got.Build); err != nil && !fault.Is(err, fault.Conflict) {
+					t.Error(err)
+				}
+			})
+		}
+		f.Pump()
+		all.Wait()
+		f.Pump()
+		newer := one(f.Bench, next)
+		b := f.build(got.Build)
+		jobs := f.Runner.Jobs()[started:]
+		switch approved := !b.ApprovedAt.IsZero(); {
+		case b.Held || len(jobs) > 1 || len(jobs) == 1 && (jobs[0].Build != b.ID || !approved):
+			t.Errorf("%+v; started were %+v", b, jobs)
+		case b.SupersededBy != nil && (approved || b.State != ci.Stopped || b.SupersededBy.Build != newer.Build):
+			t.Errorf("superseded, and %+v", b)
+		}
+		f.is(newer.Build, ci.Queued, true, waits)
+		f.Check(t)
+		if !b.State.Final() { // makes room
+			f.Must(f.control.Cancel(t.Context(), "user", b.ID))
+			f.Pump()
+		}
+	}
+}
+
+// Nothing was built of what nobody approved: it is held anew when the pull request comes back to it, or it is replayed.
+func TestForksThatLapsed(t *testing.T) {
+	t.Parallel()
+	f := newFork(t, true)
+	commit := f.commit("x", "1")
+	early := f.event("pullrequest:created", commit)
+	first := f.says("1", "pullrequest:created", commit)
+	second := f.says("2", "pullrequest:updated", f.commit("x", "2"))
+	back := f.says("3", "pullrequest:updated", commit)
+	expect(f.Bench, back, ci.Held, waits)
+	f.is(second.Build, ci.Stopped, false, "superseded by #3")
+	if back.Build == first.Build || f.build(back.Build).Commit != commit {
+		t.Errorf("pushed back, it is %+v", back)
+	}
+	retarget := func(branch string) func(map[string]any) {
+		return func(pr map[string]any) { pr["destination"].(map[string]any)["branch"] = map[string]any{"name": branch} }
+	}
+	expect(f.Bench, f.says("4", "pullrequest:updated", commit, retarget("develop")), ci.Skipped, "develop matches none")
+	f.is(back.Build, ci.Stopped, false, "pull request #7 has changed since")
+	again := f.says("5", "pullrequest:updated", commit)
+	expect(f.Bench, again, ci.Held, waits)
+	// What comes late is not held anew.
+	expect(f.Bench, one(f.Bench, f.Deliver("1b", "pullrequest:created", early)), ci.AlreadyBuilt, "#4")
+	if f.Count() != 4 {
+		t.Errorf("%d builds", f.Count())
+	}
+	// Nobody cared for two weeks, and somebody asks for it then.
+	f.Clock.Add(dispatch.HoldLimit + time.Minute)
+	f.Must(f.Sweep.Run(t.Context()))
+	f.Pump()
+	f.is(again.Build, ci.Errored, false, "waited for a member")
+	replays := func() ci.Decision {
+		f.Clock.Add(time.Minute)
+		_, err := replayer(f.Bench).Replay(t.Context(), "user", "5")
+		f.Must(err)
+		return one(f.Bench, "5")
+	}
+	anew := replays()
+	expect(f.Bench, anew, ci.Held, waits)
+	expect(f.Bench, replays(), ci.AlreadyBuilt, "#5")
+	// What a member refused is refused.
+	f.Must(f.control.Cancel(t.Context(), "user", anew.Build))
+	f.Pump()
+	expect(f.Bench, replays(), ci.AlreadyBuilt, "#5")
+	f.is(anew.Build, ci.Stopped, false, "stopped by Alice")
+	if f.Count() != 5 {
 		t.Errorf("%d builds", f.Count())
 	}
 	f.Check(t)

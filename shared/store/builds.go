@@ -31,6 +31,7 @@ type Build struct {
 	Sequence       int       `json:"sequence,omitempty"`   // of the last report taken
 	Reference      string    `json:"reference,omitempty"`  // the runner's, once it is known
 	Approver       string    `json:"approver,omitempty"`   // user who approved it
+	Lapsed         bool      `json:"lapsed,omitempty"`     // it ended before anybody approved it or refused to
 	Revised        time.Time `json:"revised,omitzero"`     // of a fork's: when the pull request became what it builds, by Bitbucket's clock
 	Group          string    `json:"group,omitempty"`      // of its app's builds: newer ones may stop older ones
 	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, where that is known
@@ -116,6 +117,7 @@ type NewBuild struct {
 	Build  Build
 	Change string // names the change: one build per app and change; empty: always a new one
 	Script any    // what the runner executes, as JSON
+	Renews bool   // a build of the change that has lapsed does not count
 	// Ahead is the build before which this one is to have its turn in their group; empty: it is the last.
 	Ahead string
 	// BranchKey is the build's status key when the status with its own one was first
@@ -129,6 +131,7 @@ type NewBuild struct {
 func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created bool, err error) {
 	err = s.again(ctx, func() error {
 		b, created = n.Build, true
+		var version int64 // of the record of the change
 		if n.Change != "" {
 			first, known, err := find[numbered](ctx, s, changeKey(b.App, n.Change), "change")
 			if err != nil {
@@ -137,8 +140,12 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			if known != 0 {
 				b, err = s.Build(ctx, first.Build)
 				created = first.Build == n.Build.ID
-				return err
+				if err != nil || !b.Lapsed || !n.Renews {
+					return err
+				}
+				b, created = n.Build, true
 			}
+			version = known
 		} else {
 			made, err := s.Build(ctx, b.ID)
 			if err == nil {
@@ -171,7 +178,7 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			}
 		}
 		if n.Change != "" {
-			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, table.Absent())
+			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, unlessVersion(version))
 		}
 		c.put(counterKey(b.App), b.Number, unlessVersion(counted))
 		c.put(numberKey(b.App, b.Number), b.ID, table.Absent())

@@ -302,6 +302,7 @@ func (s *Sweep) waiting(ctx context.Context, b store.Build) error {
 		}
 		b.State, b.Reason = ci.Errored, fmt.Sprintf("waited for %s past the limit of %s", what, s.WaitLimit)
 		if b.Held {
+			b.Lapsed = true
 			b.Reason = fmt.Sprintf("waited for a member to approve the commit past the limit of %d days", s.HoldLimit/(24*time.Hour))
 		}
 		return true, nil
