@@ -24,6 +24,16 @@ func TestTurnsOnDynamoDB(t *testing.T) {
 	storetest.Turns(t, onDynamoDB(t), 120)
 }
 
+func TestPipelines(t *testing.T) {
+	t.Parallel()
+	storetest.Pipelines(t, storetest.New)
+}
+
+func TestPipelinesOnDynamoDB(t *testing.T) {
+	t.Parallel()
+	storetest.Pipelines(t, onDynamoDB(t))
+}
+
 // onDynamoDB answers what makes a Bench on a table of its own in MiniStack.
 func onDynamoDB(t *testing.T) func(testing.TB) *storetest.Bench {
 	t.Helper()
