@@ -49,6 +49,8 @@ func scripts() []script {
 		{"many pushes", manyPushes},
 		{"schedule", schedule},
 		{"explain", explain},
+		{"replay after an outage", replayAfterOutage},
+		{"replay after a lost grant", replayAfterLostGrant},
 		{"cancel", cancelled},
 		{"superseded", superseded},
 		{"one after the other", oneAfterTheOther},

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,4 +98,99 @@ func explain(t *testing.T, in stack) {
 	s.delivery("the push without the app's file", func(d visitor.Delivery) bool {
 		return len(d.Decisions) == 1 && d.Decisions[0].Ref == "branch hotfix" && d.Decisions[0].Decision == "SKIPPED"
 	})
+}
+
+// replay asks for a delivery to be decided again, twice, and waits until it is.
+func (s *site) replay(delivery string) {
+	s.t.Helper()
+	for range 2 {
+		s.must(s.Call(s.t.Context(), http.MethodPost, "/api/deliveries/"+delivery+"/replay", nil, nil))
+	}
+	s.delivery("the replay", func(d visitor.Delivery) bool { return d.ID == delivery })
+}
+
+// oneEach checks that a commit has one build on each of some branches, and that they succeed.
+func (s *site) oneEach(commit string, branches ...string) {
+	s.t.Helper()
+	s.until("the builds of "+commit, func() error {
+		if builds := s.buildsOf(commit); len(builds) < len(branches) {
+			return fmt.Errorf("the builds are %+v", builds)
+		}
+		return nil
+	})
+	for _, branch := range branches {
+		builds := slices.DeleteFunc(s.buildsOf(commit), func(b visitor.Build) bool { return b.Branch != branch })
+		if len(builds) != 1 {
+			s.t.Fatalf("of branch %s the builds are %+v", branch, builds)
+		}
+		s.ended(builds[0].ID, "SUCCESSFUL")
+	}
+}
+
+// replayAfterOutage pushes while Bitbucket answers no call: the delivery says so, is decided when it is back, and a replay builds
+// nothing a second time.
+func replayAfterOutage(t *testing.T, in stack) {
+	s := newShop(t, in.install(t))
+	commit := s.commit("NEWS", "something\n")
+	s.faults(map[string]any{"rate_limited": true})
+	s.push("HEAD:main", "HEAD:release/1")
+	s.until("the delivery to say why nothing is decided", func() error {
+		all, err := s.Deliveries(t.Context(), s.app)
+		if err != nil || len(all) != 1 || len(all[0].Decisions) > 0 || !strings.Contains(all[0].Note, "not decided yet") {
+			return errors.Join(err, fmt.Errorf("the deliveries are %+v", all))
+		}
+		return nil
+	})
+	s.faults(map[string]any{})
+	s.oneEach(commit, "main", "release/1")
+	pushed := s.delivery("the push", func(d visitor.Delivery) bool { return len(d.Decisions) == 2 })
+	s.replay(pushed.ID)
+	for _, branch := range []string{"main", "release/1"} {
+		s.decided("repo:push", "branch "+branch, "ALREADY_BUILT", "already built as #")
+	}
+	s.oneEach(commit, "main", "release/1")
+}
+
+// replayAfterLostGrant revokes the grant for as long as it takes to believe it. What was pushed meanwhile is decided OFFLINE; after somebody has
+// authorised again, a replay builds it, once, and nothing that there was before.
+func replayAfterLostGrant(t *testing.T, in stack) {
+	s := newShop(t, in.install(t))
+	before := s.pushSteps("echo before")
+	s.ended(before.ID, "SUCCESSFUL")
+	s.faults(map[string]any{"revoked": true})
+	commit := s.commit("NEWS", "something\n")
+	s.push("HEAD:main", "HEAD:release/1")
+	var offline visitor.Delivery
+	lost := func() error {
+		all, err := s.Deliveries(t.Context(), s.app)
+		for _, d := range all {
+			if len(d.Decisions) == 2 && d.Decisions[0].Decision == "OFFLINE" && d.Decisions[1].Decision == "OFFLINE" {
+				offline = d
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("the deliveries are %+v", all))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience) // three refusals, a minute apart
+	defer cancel()
+	s.must(visitor.Until(ctx, "the decision", func() (bool, error) {
+		err := lost()
+		return err == nil, err
+	}))
+	for _, d := range offline.Decisions {
+		if !strings.Contains(d.Reason, "has to be authorised again") || d.Build != "" || len(s.buildsOf(commit)) != 0 {
+			t.Errorf("the decision is %+v", d)
+		}
+	}
+	s.faults(map[string]any{})
+	_, err := s.SetUp(t.Context(), "Shop", shop) // which authorises again, and finds all else there
+	s.must(err)
+	s.replay(offline.ID)
+	s.oneEach(commit, "main", "release/1")
+	s.replay(offline.ID)
+	for _, branch := range []string{"main", "release/1"} {
+		s.decided("repo:push", "branch "+branch, "ALREADY_BUILT", "already built as #")
+	}
+	s.oneEach(commit, "main", "release/1")
+	s.oneEach(before.Commit, "main")
 }
