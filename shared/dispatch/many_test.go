@@ -176,3 +176,22 @@ func TestARefusedDeliveryIsKept(t *testing.T) {
 	b.Pump()
 	b.Check(t)
 }
+
+// With little time left, nothing is begun: what is decided could not be recorded.
+func TestLittleTimeLeft(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, onMain)
+	b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "feature", New: b.Main}))
+	messages, err := b.Deliveries.Receive(t.Context(), 1, 0)
+	b.Must(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+	defer cancel()
+	if err := b.Dispatch.Handle(ctx, messages[0]); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("with nine seconds: %v", err)
+	}
+	if d, err := b.Delivery(t.Context(), "d"); err != nil || !d.DecidedAt.IsZero() || len(d.Decisions) != 0 || d.Note == "" {
+		t.Errorf("it is %+v, %v", d, err)
+	}
+	b.Must(b.Dispatch.Handle(t.Context(), messages[0]))
+	expect(b, one(b, "d"), ci.Skipped, "matches none of")
+}

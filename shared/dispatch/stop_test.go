@@ -289,3 +289,28 @@ func TestCancelDies(t *testing.T) {
 		}
 	}
 }
+
+// The answer of the write that ends a waiting build is lost: who cancelled it is told of success all the same, and who comes after is not.
+func TestCancelWithALostAnswer(t *testing.T) {
+	t.Parallel()
+	b := dispatchtest.New(t, onMain)
+	c, dana := controls(b)
+	for i := range 3 { // the runner takes two
+		b.Deliver(fmt.Sprint(i), "repo:push", b.Push(dispatchtest.Change{Name: fmt.Sprint("release/", i), New: b.Main}))
+		b.Pump()
+		b.Clock.Add(time.Second)
+	}
+	waiting := b.TheBuild()
+	b.Table.OnTransact(dispatchtest.Numbered(func(n int, do func() error) error {
+		if err := do(); err != nil || n > 1 {
+			return err
+		}
+		return fault.New(fault.Unknown, "the answer was lost")
+	}))
+	b.Must(c.Cancel(t.Context(), dana, waiting.ID))
+	b.Table.OnTransact(nil)
+	stoppedBy(b, waiting.ID)
+	if err := c.Cancel(t.Context(), dana, waiting.ID); !fault.Is(err, fault.Conflict) {
+		t.Errorf("the second time: %v", err)
+	}
+}
