@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,67 +12,8 @@ import (
 
 	"runnerhub/infra/lambdahost"
 	"runnerhub/infra/rehearsal"
+	"runnerhub/infra/visitor"
 )
-
-// The crash points of the functions: every call that one makes on the way from a push to the
-// status of its build, before and after it. The function is killed there, and nothing else is.
-
-// bomb counts calls while it is armed, and kills the caller at a given one.
-type bomb struct {
-	mu    sync.Mutex
-	armed bool
-	at    int
-	count int
-	fired string // the call it killed at
-}
-
-func (b *bomb) arm(at int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.armed, b.at, b.count, b.fired = true, at, 0, ""
-}
-
-// disarm answers how many calls there were, and at which one it killed.
-func (b *bomb) disarm() (count int, fired string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.armed = false
-	return b.count, b.fired
-}
-
-func (b *bomb) seen() (count int, fired string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.count, b.fired
-}
-
-// watch implements lambdahost.Deps.Watch. Rounds that come by the clock are none of the path. A read is
-// passed once, before it: nothing changes between it and the call after it.
-func (b *bomb) watch(c lambdahost.Call, after bool) lambdahost.Fate {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.armed || c.Function == "SweepFunction" || c.Function == "RefreshFunction" || (after && reads(c)) {
-		return lambdahost.Pass
-	}
-	if b.count++; b.count != b.at {
-		return lambdahost.Pass
-	}
-	b.armed = false
-	b.fired = fmt.Sprintf("%s, before %s %s", c.Function, c.Name(), c.Resource)
-	if after {
-		b.fired = strings.Replace(b.fired, "before", "after", 1)
-	}
-	return lambdahost.Kill
-}
-
-// reads reports whether a call changes nothing where it goes.
-func reads(c lambdahost.Call) bool {
-	switch c.Action {
-	case "GetItem", "BatchGetItem", "Query", "Decrypt", "GenerateDataKey", "GetSecretValue", "BatchGetBuilds", "DescribeLogStreams", "GetLogEvents":
-		return true
-	}
-	return strings.HasPrefix(c.Action, http.MethodGet+" ")
-}
 
 // marked is a site whose pipeline file lets its step leave a mark for the commit.
 func newMarked(t *testing.T, l *lambda, deps rehearsal.Deps) (*site, *account) {
@@ -93,7 +35,11 @@ func (s *site) told(commit string) error {
 	if len(statuses) != 1 || statuses[0].State != "SUCCESSFUL" {
 		return fmt.Errorf("Bitbucket shows %+v", statuses)
 	}
-	builds := s.buildsOf(commit)
+	builds, err := s.Builds(s.t.Context(), s.app)
+	if err != nil {
+		return err
+	}
+	builds = slices.DeleteFunc(builds, func(b visitor.Build) bool { return b.Commit != commit })
 	if len(builds) != 1 {
 		return fmt.Errorf("there are %d builds", len(builds))
 	}
@@ -118,14 +64,19 @@ func (s *site) told(commit string) error {
 	return fmt.Errorf("no delivery tells of build #%d", b.Number)
 }
 
-// repaired waits for the end of a commit's story while the sweep goes round. What a sweep would find only when it is
-// due, it finds now: its event names a later time.
+// repaired waits for the end of a commit's story while the sweep goes round.
 func (s *site) repaired(a *account, commit string) error {
+	return s.mends(a, func() error { return s.told(commit) })
+}
+
+// mends waits until there is no error any more, while the sweep goes round. What a sweep would find only when it is
+// due, it finds now: its event names a later time.
+func (s *site) mends(a *account, check func() error) error {
 	rounds := time.NewTicker(time.Second)
 	defer rounds.Stop()
 	deadline := time.Now().Add(patience)
 	for {
-		err := s.told(commit)
+		err := check()
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
@@ -133,62 +84,6 @@ func (s *site) repaired(a *account, commit string) error {
 		// A round that fails is not tried again: the next one comes anyway.
 		_ = a.Host().Tick(s.t.Context(), "SweepFunction", time.Now().Add(time.Hour))
 	}
-}
-
-// diesAtEachCall goes through all crash points. Several installations share the calls among them, because most of the time
-// goes into waiting: for Bitbucket's next attempt, for a message to come again, for a lease to run out.
-func diesAtEachCall(t *testing.T, in stack) {
-	const sites = 8
-	for first := range sites {
-		t.Run(fmt.Sprintf("every %dth from %d", sites, first+1), func(t *testing.T) {
-			t.Parallel()
-			b := &bomb{}
-			s, a := newMarked(t, in.(*lambda), rehearsal.Deps{Watch: b.watch, Visibility: 2 * time.Second})
-			for at := first + 1; s.dieAt(a, b, at); at += sites {
-			}
-		})
-	}
-}
-
-// dieAt pushes while a function is to die at a call, and looks at what comes of it. It answers false when
-// the path has no such call.
-func (s *site) dieAt(a *account, b *bomb, at int) bool {
-	s.t.Helper()
-	commit := s.commit("n", fmt.Sprintln(at))
-	b.arm(at)
-	s.push("HEAD:main")
-	calls, quiet := 0, 0
-	s.until(fmt.Sprintf("the end of call %d", at), func() error {
-		count, fired := b.seen()
-		if fired != "" {
-			return nil
-		}
-		if count != calls {
-			calls, quiet = count, 0
-		}
-		// Nobody asks RunnerHub anything meanwhile: answering would be calls as well.
-		statuses, err := s.Statuses(s.t.Context(), shop, commit)
-		if len(statuses) == 1 && statuses[0].State == "SUCCESSFUL" {
-			quiet++
-		}
-		if err == nil && quiet < 40 {
-			err = errors.New("it is not over")
-		}
-		return err
-	})
-	count, fired := b.disarm()
-	if fired == "" {
-		s.t.Logf("the path has %d calls", count)
-		if at <= count || count < 50 {
-			s.t.Fatalf("call %d of %d killed nobody", at, count)
-		}
-		return false
-	}
-	s.t.Logf("killed at %d: %s", at, fired)
-	if err := s.repaired(a, commit); err != nil {
-		s.t.Fatalf("killed at %d: %s: %v", at, fired, err)
-	}
-	return true
 }
 
 // everythingTwice delivers every batch and every event twice, at the same time.
@@ -240,6 +135,46 @@ func (s *site) noDeadLetters(a *account) {
 			s.t.Errorf("queue %s holds %+v", q.Name, state)
 		}
 	}
+}
+
+// graceOver kills a refresh that Bitbucket has answered, and lets the old tokens end before anybody can try them again. Then
+// nothing is left but to say so, which takes three refusals, a minute apart; and to connect again.
+func graceOver(t *testing.T, in stack) {
+	m := newMortal(t, in.(*lambda))
+	m.faults(map[string]any{"grace_ms": 1})
+	m.b.aim(2, func(c lambdahost.Call) bool { return strings.HasSuffix(c.Action, "/access_token") })
+	month := func() error {
+		return m.a.Host().Tick(t.Context(), "RefreshFunction", time.Now().Add(40*24*time.Hour))
+	}
+	if err := month(); err == nil {
+		t.Fatal("the refresh was not killed")
+	}
+	rounds := time.NewTicker(time.Second)
+	defer rounds.Stop()
+	state := func() visitor.Connection {
+		all, err := m.Connections(t.Context(), m.workspace)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("the connections are %+v, %v", all, err)
+		}
+		return all[0]
+	}
+	for deadline := time.Now().Add(2 * patience); state().State == "ACTIVE"; <-rounds.C {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection does not say that it has to be authorised again")
+		}
+		m.must(month())
+	}
+	refused := slices.DeleteFunc(m.calls(http.MethodPost, "/access_token"), func(c call) bool { return c.Status == http.StatusOK })
+	if now := state(); now.State != "RECONNECT" || !strings.Contains(now.Reason, "refused") || len(refused) != 3 {
+		t.Errorf("after %d refusals the connection is %+v", len(refused), now)
+	}
+	m.faults(map[string]any{})
+	again, err := m.Connect(t.Context(), m.workspace)
+	m.must(err)
+	if now := state(); again != m.connection || now.State != "ACTIVE" {
+		t.Errorf("after it was authorised again, the connection is %+v", now)
+	}
+	m.ended(m.pushSteps("echo works").ID, "SUCCESSFUL")
 }
 
 // functionsDie kills all functions while two builds run: one ends while there is none, the other later.

@@ -11,7 +11,7 @@ import (
 
 // sideBySide is how many scripts run at once unless -parallel says otherwise. Each waits most of its time, for Bitbucket's next
 // attempt, for a message to come again, for a lease to run out; the processors would do with less.
-const sideBySide = "8"
+const sideBySide = "12"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -47,6 +47,7 @@ func newLambda(t *testing.T) stack {
 func (*lambda) scripts() []script {
 	return []script{
 		{"dies at each call", diesAtEachCall},
+		{"dies while tokens are renewed", graceOver},
 		{"everything twice", everythingTwice},
 		{"lost answers and throttling", lostAndBusy},
 		{"functions die during builds", functionsDie},

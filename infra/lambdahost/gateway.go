@@ -57,6 +57,8 @@ type gateway struct {
 	url    string
 	server *http.Server
 	client *http.Client
+	own    *regexp.Regexp // Bitbucket's address for a process
+	next   *regexp.Regexp // a link to Bitbucket's next page
 
 	mu     sync.Mutex
 	denied []string
@@ -74,6 +76,8 @@ func newGateway(h *Host) (*gateway, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
+	g.own = regexp.MustCompile(regexp.QuoteMeta(g.url+forgePath) + `[0-9A-Z]+`)
+	g.next = regexp.MustCompile(`("next":\s*")` + regexp.QuoteMeta(h.Forge+"/2.0"))
 	g.server = &http.Server{Handler: g, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = g.server.Serve(listener) }()
 	return g, nil
@@ -86,7 +90,7 @@ func (g *gateway) forge(key string) string { return g.url + forgePath + key }
 
 // outward is what a function answers with Bitbucket's own address, for browsers and git, in place of that for the process.
 func (g *gateway) outward(text string) string {
-	return regexp.MustCompile(regexp.QuoteMeta(g.url+forgePath)+`[0-9A-Z]+`).ReplaceAllLiteralString(text, g.host.Forge)
+	return g.own.ReplaceAllLiteralString(text, g.host.Forge)
 }
 
 // Denied answers the calls that the template's policies do not allow, each once.
@@ -275,8 +279,7 @@ func forward(r *http.Request, address string, body []byte) (*http.Request, error
 // pages leads the links to next pages through the gateway, too: a client follows
 // them only to the host it was told.
 func (g *gateway) pages(key string, text []byte) []byte {
-	next := regexp.MustCompile(`("next":\s*")` + regexp.QuoteMeta(g.host.Forge+"/2.0"))
-	return next.ReplaceAll(text, []byte("${1}"+g.forge(key)+"/2.0"))
+	return g.next.ReplaceAll(text, []byte("${1}"+g.forge(key)+"/2.0"))
 }
 
 // fail answers an error in the form of the service.
