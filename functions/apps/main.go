@@ -50,7 +50,7 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := authoring.New(authoring.Deps{Store: stored, Offer: offer, Now: time.Now})
+	files, err := authoring.New(authoring.Deps{Store: stored, Offer: offer, Forks: true, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}

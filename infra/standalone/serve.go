@@ -557,7 +557,7 @@ func (s *server) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := authoring.New(authoring.Deps{Store: s.store, Offer: offer(), Now: time.Now})
+	files, err := authoring.New(authoring.Deps{Store: s.store, Offer: offer(), Forks: s.process.Isolated(), Now: time.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ const (
 type Deps struct {
 	Store *store.Store
 	Offer pipeline.Offer // of this installation
+	// Forks says that the installation can build pull requests of forks, whose app decides then.
+	Forks bool
 	Now   func() time.Time
 }
 
@@ -46,13 +48,17 @@ func New(d Deps) (*Authoring, error) {
 // Check reports on a text for an app of this installation and, unless it is nil, for an event. That there are
 // mistakes in the text is no error.
 func (a *Authoring) Check(ctx context.Context, user, app, text string, e *pipeline.Event) (pipeline.Report, error) {
-	if _, err := access.App(ctx, a.Store, user, app, ci.See); err != nil {
+	about, err := access.App(ctx, a.Store, user, app, ci.See)
+	if err != nil {
 		return pipeline.Report{}, fmt.Errorf("authoring: checking: %w", err)
 	}
 	if e != nil {
 		if err := sound(*e); err != nil {
 			return pipeline.Report{}, err
 		}
+		asked := *e
+		asked.Fork.Allowed = a.Forks && about.AllowForks // whatever the caller says
+		e = &asked
 	}
 	return pipeline.Check([]byte(text), a.Offer, e), nil
 }
@@ -67,6 +73,9 @@ func sound(e pipeline.Event) error {
 	}
 	if e.Action != "" && !slices.Contains(actions(), e.Action) {
 		return fault.Field("event.action", "is %.50q; it is one of %v, or left out", e.Action, actions())
+	}
+	if e.Branch != "" && e.Tag != "" {
+		return fault.Field("event.tag", "is given beside event.branch; a push is of one of them")
 	}
 	for field, name := range map[string]string{"branch": e.Branch, "target": e.Target, "tag": e.Tag} {
 		if len(name) > maxRef {

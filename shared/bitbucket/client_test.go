@@ -882,3 +882,49 @@ func TestErrorsKeepSecrets(t *testing.T) {
 		t.Errorf("an error of %d bytes", len(err.Error()))
 	}
 }
+
+// Of a long list of changed files only the first pages are read, and the rest is known to be missing.
+func TestChangesAreCut(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		pages, asked int
+		cut          bool
+	}{"as many pages as are read": {10, 10, false}, "one more": {11, 10, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var f *forge
+			f = newForge(t, func(w http.ResponseWriter, r *http.Request) {
+				page := max(1, len(f.requests()))
+				next := ""
+				if page < tt.pages {
+					next = fmt.Sprintf(`, "next": "%s%s?page=%d"`, f.URL, r.URL.Path, page+1)
+				}
+				says(200, "application/json", fmt.Sprintf(`{"values": [{"old": null, "new": {"path": "file-%d"}}]%s}`, page, next))(w, r)
+			})
+			changes, err := f.client(t).Changes(t.Context(), shop, "8d903c6707d0", head, false)
+			if err != nil || changes.Cut != tt.cut || len(changes.Paths) != tt.asked || len(f.requests()) != tt.asked {
+				t.Errorf("got %+v, %v after %d requests; want %d files, cut: %v", changes, err, len(f.requests()), tt.asked, tt.cut)
+			}
+		})
+	}
+}
+
+// What asks for no build is found wherever it stands in a commit's message.
+func TestMarks(t *testing.T) {
+	t.Parallel()
+	for message, want := range map[string]string{
+		"Squash\n\n" + strings.Repeat("* [PROJ-1234] change [x]\n", 100) + "[Skip CI]\n": "[Skip CI]",
+		"[[ci skip] [skip ci]": "[ci skip]",
+		"[skip  ci] [skip]":    "",
+		"[skip ci":             "",
+	} {
+		body, err := json.Marshal(map[string]any{"hash": head, "message": message, "date": noon(), "author": map[string]string{"raw": "Bob <b@x>"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit, err := newForge(t, says(200, "application/json", string(body))).client(t).Commit(t.Context(), shop, head)
+		if err != nil || commit.Marks != want {
+			t.Errorf("%.40q has the mark %q (%v), want %q", message, commit.Marks, err, want)
+		}
+	}
+}

@@ -26,7 +26,7 @@ type Repository struct {
 type Commit struct {
 	Hash    string // 40 characters
 	Message string // the first line, cut at 200 runes
-	Marks   string // what the whole message has in square brackets, as in [skip ci]; bounded
+	Marks   string // the [skip ci] or [ci skip] of the whole message, as it is written there
 	Author  string // a name; never an e-mail address
 	Date    time.Time
 }

@@ -50,21 +50,21 @@ func firstLine(message string) string {
 	return plain(line, 200)
 }
 
-// marks answers the short texts in square brackets of a commit message, by which people
-// tell tools what to do. What they mean is not known here. Of very many, the first count.
+// marks answers the first text of a commit message that Bitbucket's users ask with for no build, as it is written; empty when
+// there is none. Whether to obey is not decided here.
 func marks(message string) string {
-	const longest, most = 16, 256
-	var found strings.Builder
 	for {
-		_, rest, ok := strings.Cut(message, "[")
-		if !ok || found.Len() > most {
-			return found.String()
+		at := strings.IndexByte(message, '[')
+		if at < 0 {
+			return ""
 		}
-		message = rest
-		inside, _, closed := strings.Cut(rest[:min(len(rest), longest)], "]")
-		if closed && !strings.ContainsRune(inside, '[') && !strings.ContainsFunc(inside, unicode.IsControl) {
-			found.WriteString("[" + inside + "]")
+		message = message[at:]
+		for _, mark := range []string{"[skip ci]", "[ci skip]"} {
+			if len(message) >= len(mark) && strings.EqualFold(message[:len(mark)], mark) {
+				return message[:len(mark)]
+			}
 		}
+		message = message[1:]
 	}
 }
 

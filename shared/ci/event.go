@@ -44,7 +44,7 @@ type Change struct {
 	New     string  `json:"new,omitempty"`
 	Forced  bool    `json:"forced,omitempty"`
 	Message string  `json:"message,omitempty"` // first line of the head commit, cut at 200 runes
-	Marks   string  `json:"marks,omitempty"`   // what its whole message has in square brackets, as in [skip ci]; bounded
+	Marks   string  `json:"marks,omitempty"`   // the [skip ci] or [ci skip] of its whole message, as it is written there
 	Author  string  `json:"author,omitempty"`
 	Problem string  `json:"problem,omitempty"` // why the change cannot be read, in words
 }

@@ -157,7 +157,7 @@ func newBed(t *testing.T, o options) *bed {
 	b.ok(err)
 	schedules, err := schedule.New(schedule.Deps{Store: b.store, Timekeeper: keeper, Now: b.now, NewID: b.newID, Log: logger})
 	b.ok(err)
-	files, err := authoring.New(authoring.Deps{Store: b.store, Offer: pipeline.Offer{Platforms: []string{"linux"}}, Now: b.now})
+	files, err := authoring.New(authoring.Deps{Store: b.store, Offer: pipeline.Offer{Platforms: []string{"linux"}}, Forks: true, Now: b.now})
 	b.ok(err)
 	takes, err := ingest.New(ingest.Deps{Hooks: b.store, Vault: b.hooks, Queue: queue, Now: b.now})
 	b.ok(err)

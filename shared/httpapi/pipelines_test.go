@@ -37,6 +37,16 @@ func TestCheckPipeline(t *testing.T) {
 		t.Errorf("without an event: %v", got)
 	}
 
+	fork := map[string]any{"kind": "pull_request", "branch": "a", "target": "main", "fork": map[string]any{"foreign": true, "allowed": true}}
+	asked := strings.ReplaceAll(sound, "push", "pull_request")
+	if got := check(asked, fork)["verdict"].(map[string]any); got["code"] != "fork" {
+		t.Errorf("a fork, which the app does not allow, is decided %v", got)
+	}
+	br.patch("/api/apps/"+app, map[string]any{"allow_forks": true}).want(200)
+	if got := check(asked, fork)["verdict"].(map[string]any); got["code"] != "held" {
+		t.Errorf("a fork, which the app allows, is decided %v", got)
+	}
+
 	got = check("trigers: [push]\nname: Shop\nsteps:\n  - run: make\n", map[string]any{"kind": "push", "branch": "main"})
 	problem := got["problems"].([]any)[0].(map[string]any)
 	if problem["line"] != 1.0 || problem["column"] != 1.0 || problem["nearest"] != "triggers" || problem["found"] == "" || problem["expected"] == "" {

@@ -9,9 +9,12 @@ import (
 const (
 	MaxBytes   = 256 << 10 // of the file
 	maxEntries = 200       // of any list or map in it
-	maxName    = 100       // characters of a name, and of a key of a cache
-	maxWord    = 50        // characters of a version
-	maxImage   = 255       // characters of an image
+	// maxPatterns is how many patterns all triggers have together: an alias is counted wherever it stands, and braces as
+	// the patterns that they stand for, because each costs the matcher a pass of its own.
+	maxPatterns = 1000
+	maxName     = 100 // characters of a name, and of a key of a cache
+	maxWord     = 50  // characters of a version
+	maxImage    = 255 // characters of an image
 )
 
 const (

@@ -30,6 +30,9 @@ const (
 
 func (of globOf) file() bool { return of != globOfBranches && of != globOfTags }
 
+// matched reports whether events are matched with such globs.
+func (of globOf) matched() bool { return of == globOfBranches || of == globOfTags || of == globOfFiles }
+
 // refs is how git begins the full name.
 func (of globOf) refs() string {
 	if of == globOfTags {
@@ -240,6 +243,44 @@ func expand(glob string) (plain []string, why *mistake) {
 		plain = longer
 	}
 	return plain, nil
+}
+
+// alternatives is how many globs the braces of a valid one stand for.
+func alternatives(glob string) int {
+	n := 1
+	for {
+		from := indexOutsideClass(glob, "{")
+		if from < 0 {
+			return n
+		}
+		glob = glob[from+1:]
+		to := indexOutsideClass(glob, "}")
+		options := 1
+		for inside := glob[:to]; ; options++ {
+			comma := indexOutsideClass(inside, ",")
+			if comma < 0 {
+				break
+			}
+			inside = inside[comma+1:]
+		}
+		n, glob = n*options, glob[to+1:]
+	}
+}
+
+// steps is how many characters of a name a valid glob compares at the worst, for each that the name has: its alternatives one after
+// the other, and behind a "*" a whole text at each place.
+func steps(glob string) int {
+	longest, run := 1, 0
+	for i := range len(glob) {
+		switch glob[i] {
+		case '*', '?', '[', ']', '{', '}', ',', '/':
+			run = 0
+		default:
+			run++
+			longest = max(longest, run)
+		}
+	}
+	return longest * alternatives(glob)
 }
 
 // indexOutsideClass finds c in a valid glob where it is not in a [class].

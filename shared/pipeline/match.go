@@ -94,8 +94,13 @@ func (f *File) HasTrigger(kind Kind) bool {
 	return slices.ContainsFunc(f.Triggers, func(t Trigger) bool { return t.Event == kind })
 }
 
+// maxSteps bounds what comparing changed files with patterns may cost at the worst, in characters: a second on a slow machine. It is enough
+// for some hundreds of common patterns and a thousand files.
+const maxSteps = 100_000_000
+
 // Match decides about one event. The order of triggers and patterns has no
-// influence on whether it matches.
+// influence on whether it matches. Where comparing all changed files would take too long, those
+// that were not compared are as good as not known.
 func (f *File) Match(e Event) Verdict {
 	switch e.Kind {
 	case Manual:
@@ -106,6 +111,12 @@ func (f *File) Match(e Event) Verdict {
 	if v, ok := e.Settled(); ok {
 		return v
 	}
+	left := maxSteps
+	return f.match(e, &left)
+}
+
+// match is Match for an event that is not settled, with so many steps left for comparing files.
+func (f *File) match(e Event, steps *int) Verdict {
 	var found [4]Finding // more than a trigger has filters
 	var left []Finding
 	for i := range f.Triggers {
@@ -113,7 +124,7 @@ func (f *File) Match(e Event) Verdict {
 		if t.Event != e.Kind {
 			continue
 		}
-		findings := t.judge(e, found[:0])
+		findings := t.judge(e, found[:0], steps)
 		for n := range findings {
 			findings[n].Trigger, findings[n].Line = i, t.Line
 		}
@@ -171,7 +182,7 @@ func (f *File) NeedsChanged(e Event) bool {
 }
 
 // judge appends to found what the filters say, up to the first that leaves the event out.
-func (t *Trigger) judge(e Event, found []Finding) []Finding {
+func (t *Trigger) judge(e Event, found []Finding, steps *int) []Finding {
 	switch {
 	case e.Tag != "":
 		if t.Tags.empty() {
@@ -198,47 +209,87 @@ func (t *Trigger) judge(e Event, found []Finding) []Finding {
 		}
 	}
 	if !t.Paths.empty() {
-		found = append(found, t.Paths.files(e))
+		found = append(found, t.Paths.files(e, steps))
 	}
 	return found
 }
 
 // finding applies the filter to a name.
 func (f Filter) finding(of FilterName, name string) Finding {
+	return f.verdict(of, name, firstMatch(f.Exclude, name), func() int { return firstMatch(f.Include, name) })
+}
+
+// verdict is what the filter says of a name, given the places of the first patterns that match it.
+func (f Filter) verdict(of FilterName, name string, excluded int, included func() int) Finding {
 	out := Finding{Filter: of, Value: name}
-	if i := firstMatch(f.Exclude, name); i >= 0 {
-		out.Result, out.Patterns = Excluded, f.Exclude[i:i+1]
+	if excluded >= 0 {
+		out.Result, out.Patterns = Excluded, f.Exclude[excluded:excluded+1]
 		return out
 	}
-	switch i := firstMatch(f.Include, name); {
-	case len(f.Include) == 0:
+	if len(f.Include) == 0 {
 		out.Result, out.Patterns = NotExcluded, f.Exclude
-	case i < 0:
-		out.Result, out.Patterns = NotIncluded, f.Include
-	default:
-		out.Result, out.Patterns = Included, f.Include[i:i+1]
+		return out
 	}
+	if i := included(); i >= 0 {
+		out.Result, out.Patterns = Included, f.Include[i:i+1]
+		return out
+	}
+	out.Result, out.Patterns = NotIncluded, f.Include
 	return out
 }
 
-// files applies the filter to the changed files: one of them has to pass.
-func (f Filter) files(e Event) Finding {
+// files applies the filter to the changed files: one of them has to pass. It takes what that costs from what is left of steps.
+func (f Filter) files(e Event, left *int) Finding {
 	last := Finding{Filter: FilterPaths, Result: NotIncluded, Patterns: f.Include, Except: f.Exclude}
 	if len(f.Include) == 0 {
 		last.Result, last.Patterns, last.Except = Excluded, f.Exclude, nil
 	}
+	exclude, include := costly(f.Exclude), costly(f.Include)
 	for _, path := range e.Changed {
-		if found := f.finding(FilterPaths, path); found.Result.passes() {
+		found := f.verdict(FilterPaths, path, exclude.first(path, left), func() int { return include.first(path, left) })
+		if *left < 0 {
+			last.Result = Assumed
+			return last
+		}
+		if found.Result.passes() || len(e.Changed) == 1 && !e.Cut {
 			return found
 		}
 	}
-	switch {
-	case e.Changed == nil || e.Cut:
+	if e.Changed == nil || e.Cut {
 		last.Result = Assumed
-	case len(e.Changed) == 1:
-		return f.finding(FilterPaths, e.Changed[0])
 	}
 	return last
+}
+
+// weighed are globs with the steps that each costs for a character of a name.
+type weighed struct {
+	globs []string
+	steps []int
+}
+
+func costly(globs []string) weighed {
+	w := weighed{globs, make([]int, len(globs))}
+	for i, glob := range globs {
+		w.steps[i] = steps(glob)
+	}
+	return w
+}
+
+// first is firstMatch, as long as steps are left.
+func (w weighed) first(name string, left *int) int {
+	for i, glob := range w.globs {
+		*left -= min(len(glob), len(name))
+		if !begins(glob, name) {
+			continue
+		}
+		if *left -= w.steps[i] * len(name); *left < 0 {
+			return -1
+		}
+		if matches(glob, name) {
+			return i
+		}
+	}
+	return -1
 }
 
 // taken is the verdict about an event that trigger i takes, given what its filters

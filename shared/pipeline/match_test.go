@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -322,5 +323,53 @@ func TestSuggestedGlobs(t *testing.T) {
 		if firstMatch([]string{tt.glob}, tt.branch) < 0 {
 			t.Errorf("%s does not match %s", tt.glob, tt.branch)
 		}
+	}
+}
+
+// However dear its patterns are, a file is matched in bounded time, and what could not be looked at counts as not known.
+func TestDearPatterns(t *testing.T) {
+	t.Parallel()
+	files := make([]string, 10_000)
+	for i := range files {
+		files[i] = strings.Repeat("a/", 60) + strings.Repeat("a", 120) + strconv.Itoa(i)
+	}
+	for name, pattern := range map[string]string{
+		"braces behind stars": "**/a" + strings.Repeat("*{a,b}", 6) + "z",
+		"text behind a star":  "**/*" + strings.Repeat("a", 200) + "z",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			paths := make([]string, 15)
+			for i := range paths {
+				paths[i] = pattern + strconv.Itoa(i)
+			}
+			f := &File{Triggers: []Trigger{{Event: Push, Paths: Filter{Include: paths}}, {Event: Push, Paths: Filter{Include: []string{"x"}, Exclude: paths}}}}
+			v := f.Match(Event{Kind: Push, Branch: "main", Changed: files})
+			if !v.Matched || len(v.Findings) != 1 || v.Findings[0].Result != Assumed {
+				t.Errorf("got %.500v, want a match because not all is known", v)
+			}
+			v = f.Match(Event{Kind: Push, Branch: "main", Changed: files[:20]})
+			if v.Matched || v.Code != CodeNoMatch {
+				t.Errorf("got %.500v of 20 files, want none to match", v)
+			}
+		})
+	}
+}
+
+// What common patterns cost is far from the limit.
+func TestCommonPatterns(t *testing.T) {
+	t.Parallel()
+	files := make([]string, 1000)
+	for i := range files {
+		files[i] = "packages/some-package/src/components/Button" + strconv.Itoa(i) + ".stories.js"
+	}
+	var f File
+	for i := range 40 {
+		f.Triggers = append(f.Triggers, Trigger{Event: Push, Paths: Filter{
+			Include: []string{"packages/*/lib" + strconv.Itoa(i) + "/**", "**/*.{ts,tsx}", "apps/**", "**/go.mod"}, Exclude: []string{"**/*.md"},
+		}})
+	}
+	if v := f.Match(Event{Kind: Push, Branch: "main", Changed: files}); v.Matched || v.Code != CodeNoMatch {
+		t.Errorf("got %+v, want no match", v)
 	}
 }

@@ -40,6 +40,7 @@ type reader struct {
 	text     []byte
 	bangs    []place // of each "!" in text, found when first needed
 	looked   bool    // for bangs
+	patterns int     // of triggers, so far
 	problems Problems
 }
 
@@ -297,11 +298,32 @@ func (r *reader) glob(n *yaml.Node, at string, of globOf) string {
 	if !ok {
 		return ""
 	}
+	if of.matched() && !r.affords(n, at, 1) {
+		return ""
+	}
 	if why := of.refuse(text); why != nil {
 		why.unsayable = why.unsayable || isNumber(n)
 		r.refuse(n, at, *why)
+		return text
+	}
+	if of.matched() {
+		r.affords(n, at, alternatives(text)-1)
 	}
 	return text
+}
+
+// affords counts n more patterns of triggers. Of more than there may be, the first one too many is reported, and none is
+// looked at.
+func (r *reader) affords(n *yaml.Node, at string, more int) bool {
+	before := r.patterns
+	r.patterns = min(before+more, maxPatterns+1)
+	if before <= maxPatterns && r.patterns > maxPatterns {
+		r.refuse(n, at, mistake{
+			found: fmt.Sprintf("more than %d patterns in triggers", maxPatterns), expected: "fewer", unsayable: true,
+			message: fmt.Sprintf("found more than %d patterns in all triggers together, with what braces stand for: write wider patterns", maxPatterns),
+		})
+	}
+	return r.patterns <= maxPatterns
 }
 
 func (r *reader) step(f *File, n *yaml.Node, at string) Step {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"slices"
@@ -157,6 +158,9 @@ func TestProblems(t *testing.T) {
 			"unquoted **/x", "a:\n  - b\n  - **/x\n",
 			`3:5: found **/x without quotes, which YAML reads as an alias: quote patterns that start with *, as in "**/x"`,
 		},
+		{"braces without quotes", "x: 1\nbranches: {hotfix,bugfix}/*\n", `2:11: found {hotfix,bugfix}/* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
+		{"a class without quotes", "x: 1\nbranches:\n  - [a-z]*\n", `3:5: found [a-z]* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
+		{"a list that goes on", "x: [a, b]\nbranches: {a,b}/*\nsteps: {a: b}\n", `2:11: found {a,b}/* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
 		{"broken tag", "x: 1\nbranches: [main, !<]\n", `2:18: found !< without quotes, which YAML reads as a tag: put the value in quotes`},
 		{"! in a list", "a: [main, !dev]\n", `1:11: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
 		{"! first in a list", "a: [!dev]\n", `1:5: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
@@ -549,7 +553,10 @@ func TestHostile(t *testing.T) {
 		{"alias to itself", "name: a\ntriggers: [push]\nsteps: &s [{run: x, env: *s}, *s]\n", "found a list, expected a map"},
 		{"many keys", fill("k: v\n"), "found 52428 entries, expected at most 200"},
 		{"many entries", "name: a\ntriggers: [" + strings.Repeat("push,", 50_000) + "]\nsteps: [{run: x}]\n", "found 50000 entries, expected at most 200"},
-		{"many branches", manyBranches(), ""},
+		{"many branches", manyBranches(), "triggers[5].branches[0]: found more than 1000 patterns in all triggers together"},
+		{"patterns by aliases", manyPatterns("**/a" + strings.Repeat("*{a,b}", 6) + "z"), "found more than 1000 patterns"},
+		{"patterns in braces", "name: a\nsteps: [{run: x}]\ntriggers: [{event: push, paths: [" + strings.Repeat("\"{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}\",", 16) + "x]}]\n", "triggers[0].paths[15]: found more than 1000 patterns"},
+		{"wrong patterns by aliases", manyPatterns("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}"), "there are more problems"},
 		{"many problems", "name: a\ntriggers: [push]\nsteps: [" + strings.Repeat("{a: b, c: d},", 150) + "]\n", "there are more problems"},
 		{"open quote at the end", minimal + fill("# x\n")[:60<<10] + "a: 'b", "not closed"},
 		{"wide aliases", wide, ""},
@@ -582,6 +589,17 @@ func manyBranches() string {
 	for range 100 {
 		b.WriteString("- event: push\n  branches:\n" + strings.Repeat("  - main\n", 200))
 	}
+	return b.String()
+}
+
+// manyPatterns is a file in which a list of 200 patterns that begin alike stands 200 times.
+func manyPatterns(pattern string) string {
+	var b strings.Builder
+	b.WriteString("name: a\nsteps: [{run: x}]\ntriggers:\n- event: push\n  paths: &p\n")
+	for i := range 200 {
+		fmt.Fprintf(&b, "  - \"%s%d\"\n", pattern, i)
+	}
+	b.WriteString(strings.Repeat("- {event: push, paths: *p}\n", 199))
 	return b.String()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -107,6 +108,12 @@ func syntaxProblem(text []byte, err error) *Problem {
 			m.message += "; to leave " + rest + " out of a list, write {include: […], exclude: " + strconv.Quote(rest) + "}"
 		}
 		return problemAt(text, at, m)
+	}
+	if at, value := bracketAt(text, what, tries); at >= 0 {
+		return problemAt(text, at, mistake{
+			found: value + " without quotes", expected: "text",
+			message: "found " + value + " without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes",
+		})
 	}
 	if aboutStar(what) {
 		if at := starAt(text, what, tries); at >= 0 {
@@ -287,6 +294,58 @@ func failsWith(text []byte, what string) bool {
 	}
 	_, got := splitLine(err)
 	return got == what
+}
+
+// bracketAt is the place of the first value of text that begins as a list or a map and goes on behind its end, as patterns do,
+// if text has another error or none once that is in quotes; -1 where there is none.
+func bracketAt(text []byte, what string, tries int) (at int, value string) {
+	start := 0
+	for line := range bytes.Lines(text) {
+		at, value := bracketed(line)
+		at, start = start+at, start+len(line)
+		if value == "" {
+			continue
+		}
+		if tries--; tries < 0 {
+			break
+		}
+		if quoted := slices.Concat(text[:at], []byte(`"`), text[at:at+len(value)], []byte(`"`), text[at+len(value):]); !failsWith(quoted, what) {
+			return at, cut(value, 60)
+		}
+	}
+	return -1, ""
+}
+
+// bracketed finds such a value at the end of a line without quotes.
+func bracketed(line []byte) (at int, value string) {
+	line = bytes.TrimRight(line, " \t\r\n")
+	if bytes.ContainsAny(line, `"'#`) {
+		return 0, ""
+	}
+	at = len(line) - len(bytes.TrimLeft(line, " -"))
+	if _, after, found := bytes.Cut(line, []byte(": ")); found && line[at] != '{' && line[at] != '[' {
+		at = len(line) - len(bytes.TrimLeft(after, " "))
+	}
+	value = string(line[at:])
+	if value == "" || value[0] != '{' && value[0] != '[' {
+		return 0, ""
+	}
+	depth := 0
+	for i, c := range []byte(value) {
+		switch c {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		if depth == 0 {
+			if i+1 < len(value) && value[i+1] != ' ' && value[i+1] != ',' {
+				return at, value
+			}
+			break
+		}
+	}
+	return 0, ""
 }
 
 // splitLine takes the line apart from the words of an error of yaml.v3.
