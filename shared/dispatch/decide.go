@@ -51,6 +51,7 @@ type candidate struct {
 	ref     string // for people
 	trigger ci.Trigger
 	change  string // what one build is made of
+	state   string // of a push: what its branch or tag is at
 	branch  string
 	commit  string
 	pr      ci.PullRequest // of a pull request build
@@ -215,6 +216,7 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 		c.branch = change.Name
 	}
 	c.change = strings.Join([]string{"push", full, change.Old, change.New}, "|")
+	c.state = strings.Join([]string{"at", full, change.New}, "|")
 	if verdict, ok := event.Settled(); ok {
 		return c.says(verdict), nil
 	}
@@ -323,7 +325,7 @@ func (c candidate) changed(ctx context.Context, file *planned, event pipeline.Ev
 func (c candidate) of(pr ci.PullRequest) candidate {
 	c.ref, c.trigger, c.pr = pullRequestRef(pr), ci.TriggerPullRequest, pr
 	c.branch = pr.SourceBranch
-	c.change = strings.Join([]string{"pull_request", fmt.Sprint(pr.ID), c.commit, pr.TargetBranch}, "|")
+	c.change, c.state = strings.Join([]string{"pull_request", fmt.Sprint(pr.ID), c.commit, pr.TargetBranch}, "|"), ""
 	if c.message == "" {
 		c.message = pr.Title
 	}
@@ -345,8 +347,14 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 	event.Action = since(before, pr, c.delivery)
 	if verdict, ok := event.Settled(); ok {
 		if event.Action == pipeline.Edited && pr.Action == ci.PullRequestUpdated {
-			return d.edited(ctx, c, pr, before, verdict)
+			decisions, err := d.edited(ctx, c, pr, before, verdict)
+			if err != nil || decisions != nil {
+				return decisions, err
+			}
+			event.Action = pipeline.Updated
 		}
+	}
+	if verdict, ok := event.Settled(); ok {
 		verdict = d.unfit(c.app, pr, verdict)
 		if pr.Fork() && (event.Action == pipeline.Closed || verdict.Code == pipeline.CodeFork) {
 			if err := d.settle(ctx, c.of(pr), ci.Successor{}, verdict.Reason); err != nil {
@@ -428,15 +436,28 @@ func since(before store.Revision, pr ci.PullRequest, delivery string) pipeline.A
 }
 
 // edited decides a pull request of which nothing is new that builds depend on: it may
-// have been built, which is worth more to know.
+// have been built, which is worth more to know. When that build was set aside, something is new after all: what came
+// in between was not recorded, and there are no decisions.
 func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, before store.Revision, verdict pipeline.Verdict) ([]ci.Decision, error) {
 	c.commit = before.Source
 	built, err := d.Store.BuildOf(ctx, c.app.ID, c.of(pr).change)
+	known := err == nil
 	switch {
-	case fault.Is(err, fault.NotFound):
-		return c.says(verdict), nil
-	case err != nil:
+	case !known && !fault.Is(err, fault.NotFound):
 		return nil, fmt.Errorf("dispatch: %w", err)
+	case known:
+		if built, err = d.seenAgain(ctx, built, pr.UpdatedAt); err != nil || built.SetAside() && built.State != ci.Errored {
+			return nil, err
+		}
+	}
+	if pr.UpdatedAt.After(before.UpdatedAt) { // what it was before that, and is heard of later, is old
+		before.UpdatedAt = pr.UpdatedAt
+		if err := d.Store.PutRevision(ctx, c.app.ID, pr.ID, before); err != nil {
+			return nil, fmt.Errorf("dispatch: %w", err)
+		}
+	}
+	if !known {
+		return c.says(verdict), nil
 	}
 	return c.alreadyBuilt(built, verdict), nil
 }
@@ -522,7 +543,7 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 	if err != nil {
 		return nil, err
 	}
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change, Script: script(file.plan), Ahead: ahead}, made, verdict)
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Script: script(file.plan), Ahead: ahead}, made, verdict)
 	if fault.Is(err, fault.TooLarge) {
 		return d.broken(ctx, c, file.path+": the scripts and variables of all steps are too long together: move long values into files of the repository")
 	}
@@ -537,7 +558,7 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
 	b.Reason = cut(problems, maxReason)
 	first, _, _ := strings.Cut(problems, "\n")
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b, Change: c.change}, ci.Broken, pipeline.Verdict{Reason: cut(first, maxText), Trigger: -1})
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b}, ci.Broken, pipeline.Verdict{Reason: cut(first, maxText), Trigger: -1})
 	if err != nil || decisions[0].Verdict != ci.Broken {
 		return decisions, err
 	}
@@ -607,37 +628,113 @@ func statusKey(of string) string {
 
 // create stores the build, or finds the one its change already has.
 func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, made ci.Verdict, verdict pipeline.Verdict) ([]ci.Decision, error) {
-	n.BranchKey, n.Renews = BranchKey(c.app.ID, c.branch), !c.late
+	n.Change, n.State, n.BranchKey = c.change, c.state, BranchKey(c.app.ID, c.branch)
 	b, created, err := d.Store.CreateBuild(ctx, n)
-	if err != nil {
-		return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)
-	}
-	// An earlier run of this very delivery, or of a schedule's minute, may have made it and
-	// died. In the latter case a branch can have moved since. A replay finds what was there before it.
-	if !created && (b.Delivery != c.delivery || b.Commit != c.commit || !b.CreatedAt.After(c.before)) {
-		// What it was not known to be newer than when it was made, it may be known now.
-		if !b.State.Final() && !b.Stopping {
-			err = d.supersede(ctx, c, b)
+	for {
+		if err != nil {
+			return nil, fmt.Errorf("dispatch: creating a build of %s: %w", c.ref, err)
 		}
-		return c.alreadyBuilt(b, verdict), err
+		// An earlier run of this very delivery, or of a schedule's minute, may have made it and
+		// died. In the latter case a branch can have moved since. A replay finds what was there before it.
+		mine := created || b.Delivery == c.delivery && b.Commit == c.commit && b.CreatedAt.After(c.before)
+		if b, err = d.follow(ctx, c, b, mine); err != nil {
+			return nil, err
+		}
+		var again *present
+		if again, err = d.backAt(ctx, c, b); err != nil {
+			return nil, err
+		}
+		if again == nil {
+			if !mine {
+				return c.alreadyBuilt(b, verdict), nil
+			}
+			out := c.decision(made, verdict)
+			out.Build, out.Number = b.ID, b.Number
+			return []ci.Decision{out}, nil
+		}
+		n.Instead = b.ID
+		if n.Build.ID == b.ID { // this one was set aside as soon as it was made
+			n.Build.ID = d.NewID()
+		}
+		if n.Build.Fork != "" && again.at.After(n.Build.Revised) {
+			n.Build.Revised = again.at.UTC()
+		}
+		b, created, err = d.Store.CreateBuild(ctx, n)
 	}
-	ref := store.StatusOf(b)
-	if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
-		return nil, fmt.Errorf("dispatch: asking for a status: %w", err)
+}
+
+// follow does what follows the build of a change that an event led to, and answers how it stands then.
+func (d *Dispatch) follow(ctx context.Context, c candidate, b store.Build, mine bool) (store.Build, error) {
+	var err error
+	if mine {
+		ref := store.StatusOf(b)
+		if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
+			return b, fmt.Errorf("dispatch: asking for a status: %w", err)
+		}
+	} else if b, err = d.seenAgain(ctx, b, c.pr.UpdatedAt); err != nil {
+		return b, err
 	}
-	if err := d.supersede(ctx, c, b); err != nil {
+	// What it was not known to be newer than when it was made, it may be known now.
+	if b.SetAside() || !mine && (b.State.Final() || b.Stopping) {
+		return b, nil
+	}
+	as := b
+	as.Old = cmp.Or(c.old, b.Old)
+	contested, err := d.supersede(ctx, c, as)
+	if err != nil || !contested {
+		return b, err
+	}
+	if b, err = d.Store.Build(ctx, b.ID); err != nil {
+		return b, fmt.Errorf("dispatch: %w", err)
+	}
+	return b, nil
+}
+
+// backAt answers what the candidate's branch, tag or pull request is at, if that is what b was made for, which was set
+// aside: then it has no build (docs/decisions/0052-built-again.md). Else it answers nil.
+func (d *Dispatch) backAt(ctx context.Context, c candidate, b store.Build) (*present, error) {
+	if !b.SetAside() || c.state == "" && c.pr.ID == 0 {
+		return nil, nil
+	}
+	if b.Lapsed { // it was held: Bitbucket's clock says what is newer
+		if c.late {
+			return nil, nil
+		}
+		return &present{at: c.pr.UpdatedAt}, nil
+	}
+	now, err := d.present(ctx, c)
+	if err != nil || now.closed || !now.is(b) {
 		return nil, err
 	}
-	out := c.decision(made, verdict)
-	out.Build, out.Number = b.ID, b.Number
-	return []ci.Decision{out}, nil
+	return now, nil
 }
 
 func (c candidate) alreadyBuilt(b store.Build, verdict pipeline.Verdict) []ci.Decision {
 	out := c.decision(ci.AlreadyBuilt, verdict)
-	out.Reason = fmt.Sprintf("already built as #%d", b.Number)
+	out.Reason = fmt.Sprintf("already built as #%d%s", b.Number, became(b, c.ref))
 	out.Build, out.Number = b.ID, b.Number
 	return []ci.Decision{out}
+}
+
+// became says what became of a build of ref, where it is not on its way and did not succeed.
+func became(b store.Build, ref string) string {
+	switch {
+	case b.SetAside() && b.State != ci.Errored:
+		return fmt.Sprintf(", which was stopped (%s); %s is not at that any more", b.StopReason, ref)
+	case b.State == ci.Stopped:
+		return fmt.Sprintf(", which was stopped (%s)", b.Reason)
+	case b.Stopping && !b.State.Final():
+		return fmt.Sprintf(", which is being stopped (%s)", b.StopReason)
+	case b.State == ci.Failed:
+		return ", which failed"
+	case b.State == ci.TimedOut:
+		return ", which took too long"
+	case b.State == ci.Errored:
+		return ", which ended in an error"
+	case b.Held:
+		return ", which waits until a member approves it"
+	}
+	return ""
 }
 
 // says is the decision not to build, by a verdict.

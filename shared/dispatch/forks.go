@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
@@ -47,7 +48,8 @@ func (d *Dispatch) unread(c candidate, pr ci.PullRequest, err error) error {
 
 // settle ends those builds of a fork's pull request that are held for what it is not any more: an approval is for one
 // commit and one target. Of two that are held, the newer one takes the other's place. Events come in any order, so that says
-// nothing; the time at which each took place, by Bitbucket's clock, does. Own is the build that the event led to, if any.
+// nothing; the time at which each took place, by Bitbucket's clock, does. Own is the build that the event led to, if any;
+// where that has ended, it takes nobody's place.
 func (d *Dispatch) settle(ctx context.Context, c candidate, own ci.Successor, reason string) error {
 	held, err := d.Store.Held(ctx, c.app.ID, c.pr.ID)
 	if err != nil {
@@ -59,6 +61,16 @@ func (d *Dispatch) settle(ctx context.Context, c candidate, own ci.Successor, re
 	newest := slices.MaxFunc(held, func(a, b store.Build) int {
 		return cmp.Or(a.Revised.Compare(b.Revised), cmp.Compare(a.Number, b.Number))
 	})
+	successor := own
+	if own.Build != "" {
+		b, err := d.Store.Build(ctx, own.Build)
+		if err != nil {
+			return fmt.Errorf("dispatch: looking for builds that are held: %w", err)
+		}
+		if b.Stopping || b.State.Final() {
+			successor = ci.Successor{}
+		}
+	}
 	now := c.pr.UpdatedAt
 	for _, b := range held {
 		newer := ci.Successor{}
@@ -68,22 +80,44 @@ func (d *Dispatch) settle(ctx context.Context, c candidate, own ci.Successor, re
 		case b.ID == own.Build && !c.late || b.Revised.After(now):
 			continue
 		case b.ID != own.Build:
-			newer = own
+			newer = successor
 		}
-		if err := d.letGo(ctx, b.ID, reason, newer); err != nil {
+		if err := d.letGo(ctx, b, reason, newer); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// seenAgain keeps when a pull request was last heard of as what a held build builds: it is newer than what the pull request
+// was in between. It answers the build as it is then.
+func (d *Dispatch) seenAgain(ctx context.Context, b store.Build, at time.Time) (store.Build, error) {
+	if !b.Held || !at.After(b.Revised) {
+		return b, nil
+	}
+	b, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
+		if !b.Held || !at.After(b.Revised) {
+			return false, nil
+		}
+		b.Revised = at.UTC()
+		return true, nil
+	})
+	if err != nil {
+		return b, fmt.Errorf("dispatch: a build that is held: %w", err)
+	}
+	return b, nil
+}
+
 // letGo ends a build unless somebody has approved it by now. Newer is the one that takes its place, if any.
-func (d *Dispatch) letGo(ctx context.Context, id, reason string, newer ci.Successor) error {
+func (d *Dispatch) letGo(ctx context.Context, held store.Build, reason string, newer ci.Successor) error {
 	if newer.Build != "" {
 		reason = fmt.Sprintf("superseded by #%d", newer.Number)
 	}
-	b, changed, err := d.Store.ChangeBuild(ctx, id, func(b *store.Build) (bool, error) {
-		if !b.Held || !b.Stop(reason, d.Now().UTC()) {
+	b, changed, err := d.Store.ChangeBuild(ctx, held.ID, func(b *store.Build) (bool, error) {
+		switch {
+		case b.Held && !b.Revised.Equal(held.Revised):
+			return false, fault.New(fault.Unavailable, "the pull request was heard of as what build #%d builds just now", b.Number)
+		case !b.Held || !b.Stop(reason, d.Now().UTC()):
 			return false, nil
 		}
 		b.Lapsed = true

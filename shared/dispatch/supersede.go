@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/message"
@@ -24,14 +25,14 @@ func (c candidate) group(file *planned) string {
 // supersede stops what is outdated of the group of a build that was made: older builds,
 // if it is to stop them, or the build itself, when its event came after that of a newer one. Where
 // it cannot be told which of two is newer, neither is stopped
-// (docs/decisions/0041-which-build-is-newer.md).
-func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) error {
+// (docs/decisions/0041-which-build-is-newer.md). It is contested where the group has another build that counts.
+func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) (contested bool, err error) {
 	if b.Group == "" {
-		return nil
+		return false, nil
 	}
 	rivals, err := d.Store.Rivals(ctx, b)
 	if err != nil {
-		return fmt.Errorf("dispatch: looking for older builds of %s: %w", c.ref, err)
+		return false, fmt.Errorf("dispatch: looking for older builds of %s: %w", c.ref, err)
 	}
 	var now *present // read once, and only if there is another build
 	for _, other := range rivals {
@@ -43,7 +44,7 @@ func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) er
 		}
 		if now == nil {
 			if now, err = d.present(ctx, c); err != nil {
-				return err
+				return false, err
 			}
 		}
 		switch newer := now.newer(b, other); {
@@ -53,10 +54,11 @@ func (d *Dispatch) supersede(ctx context.Context, c candidate, b store.Build) er
 			err = d.replace(ctx, b, other)
 		}
 		if err != nil {
-			return err
+			return true, err
 		}
+		contested = true
 	}
-	return nil
+	return contested, nil
 }
 
 // ahead answers the build before which a new one is to have its turn in their group: the first one, of those that no runner has yet, that is newer.
@@ -83,8 +85,10 @@ func (d *Dispatch) ahead(ctx context.Context, c candidate, b store.Build) (strin
 
 // present is what a branch, a tag or a pull request is at, by Bitbucket.
 type present struct {
-	commit string // of a fork's the first characters; empty: it cannot be read any more
-	target string // of a pull request
+	commit string    // of a fork's the first characters; empty: it cannot be read any more
+	target string    // of a pull request
+	closed bool      // the pull request is
+	at     time.Time // of a pull request: when it was so, by Bitbucket's clock
 }
 
 // present reads what the candidate's branch, tag or pull request is at.
@@ -95,7 +99,10 @@ func (d *Dispatch) present(ctx context.Context, c candidate) (*present, error) {
 	case c.pr.ID != 0:
 		var pr ci.PullRequest
 		if pr, err = c.client.PullRequest(ctx, c.tie.UUID, c.pr.ID); err == nil {
-			now = present{pr.SourceHash, pr.TargetBranch}
+			if c.pr.UpdatedAt.After(pr.UpdatedAt) { // the event knows more than who was asked
+				pr = c.pr
+			}
+			now = present{pr.SourceHash, pr.TargetBranch, !pr.Open, pr.UpdatedAt}
 		}
 		if err == nil && !pr.Fork() { // right after a push, a pull request may not know of it yet
 			now.commit, err = c.client.Branch(ctx, c.tie.UUID, pr.SourceBranch)
@@ -144,10 +151,10 @@ func (p present) newer(b, other store.Build) string {
 	return ""
 }
 
-// replace stops the older of two builds.
+// replace stops the older of two builds, unless somebody else took it for the newer one.
 func (d *Dispatch) replace(ctx context.Context, older, newer store.Build) error {
-	older, changed, err := d.Store.ChangeBuild(ctx, older.ID, func(b *store.Build) (bool, error) {
-		if !b.Stop(fmt.Sprintf("superseded by #%d", newer.Number), d.Now().UTC()) {
+	older, changed, err := d.Store.ReplaceBuild(ctx, older.ID, newer.ID, func(b *store.Build, newer store.Build) (bool, error) {
+		if newer.SetAside() || !b.Stop(fmt.Sprintf("superseded by #%d", newer.Number), d.Now().UTC()) {
 			return false, nil
 		}
 		b.SupersededBy = &ci.Successor{Build: newer.ID, Number: newer.Number}

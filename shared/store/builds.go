@@ -105,7 +105,7 @@ type slots struct {
 	Builds map[string]string `json:"builds"`
 }
 
-// numbered is the one build of a change.
+// numbered is the build of a change, or of a state.
 type numbered struct {
 	Build  string `json:"build"`
 	Number int    `json:"number"`
@@ -116,8 +116,11 @@ type numbered struct {
 type NewBuild struct {
 	Build  Build
 	Change string // names the change: one build per app and change; empty: always a new one
-	Script any    // what the runner executes, as JSON
-	Renews bool   // a build of the change that has lapsed does not count
+	// State names what a branch or tag is at, where Change names how it came there; empty: Change does, or there is none.
+	State string
+	// Instead is the build that speaks for the change, and was set aside, in whose place this one is made; empty: in that of none.
+	Instead string
+	Script  any // what the runner executes, as JSON
 	// Ahead is the build before which this one is to have its turn in their group; empty: it is the last.
 	Ahead string
 	// BranchKey is the build's status key when the status with its own one was first
@@ -127,25 +130,20 @@ type NewBuild struct {
 
 // CreateBuild stores a build under the next number of its app, with its place in
 // the line and the status its commit shall show. When the change has a build
-// already, that one is answered and created is false.
+// already, that one is answered and created is false; where it was set aside, the newest one of the same
+// state is. That is so unless the one to be answered was set aside, and n.Instead names it.
 func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created bool, err error) {
 	err = s.again(ctx, func() error {
 		b, created = n.Build, true
-		var version int64 // of the record of the change
+		var now spoken
 		if n.Change != "" {
-			first, known, err := find[numbered](ctx, s, changeKey(b.App, n.Change), "change")
-			if err != nil {
+			if now, err = s.spoken(ctx, n); err != nil {
 				return err
 			}
-			if known != 0 {
-				b, err = s.Build(ctx, first.Build)
-				created = first.Build == n.Build.ID
-				if err != nil || !b.Lapsed || !n.Renews {
-					return err
-				}
-				b, created = n.Build, true
+			if now.build.ID != "" && !now.leavesTo(n) {
+				b, created = now.build, now.build.ID == n.Build.ID
+				return nil
 			}
-			version = known
 		} else {
 			made, err := s.Build(ctx, b.ID)
 			if err == nil {
@@ -178,7 +176,7 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 			}
 		}
 		if n.Change != "" {
-			c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, unlessVersion(version))
+			c.speak(now, n, b)
 		}
 		c.put(counterKey(b.App), b.Number, unlessVersion(counted))
 		c.put(numberKey(b.App, b.Number), b.ID, table.Absent())
@@ -203,6 +201,51 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 	return b, created, err
 }
 
+// spoken is how it stands with who speaks for a change.
+type spoken struct {
+	build  Build // without an id: none does
+	change int64 // versions of the items
+	state  int64
+}
+
+// leavesTo reports whether n may take the place of the build that speaks.
+func (now spoken) leavesTo(n NewBuild) bool { return n.Instead == now.build.ID && now.build.SetAside() }
+
+func (s *Store) spoken(ctx context.Context, n NewBuild) (now spoken, err error) {
+	first, version, err := find[numbered](ctx, s, changeKey(n.Build.App, n.Change), "change")
+	if err != nil || version == 0 {
+		return now, err
+	}
+	now.change = version
+	if now.build, err = s.Build(ctx, first.Build); err != nil || !now.build.SetAside() || n.State == "" {
+		return now, err
+	}
+	// The same may have been built as another change since.
+	newest, version, err := find[numbered](ctx, s, changeKey(n.Build.App, n.State), "state")
+	now.state = version
+	if err != nil || version == 0 || newest.Build == now.build.ID {
+		return now, err
+	}
+	now.build, err = s.Build(ctx, newest.Build)
+	return now, err
+}
+
+// speak has b speak for its change and its state, under the condition that now is still how it stands. The first to speak for a change
+// needs no condition on the state: all builds of an app are made under a condition on its counter, so the later one is the newer one.
+func (c *change) speak(now spoken, n NewBuild, b Build) {
+	c.put(changeKey(b.App, n.Change), numbered{b.ID, b.Number}, unlessVersion(now.change))
+	if now.build.ID != "" {
+		c.check(buildKey(now.build.ID), table.VersionIs(now.build.Version)) // it may end by itself just now
+	}
+	switch {
+	case n.State == "":
+	case now.build.ID == "":
+		c.put(changeKey(b.App, n.State), numbered{b.ID, b.Number}, table.Condition{})
+	default:
+		c.put(changeKey(b.App, n.State), numbered{b.ID, b.Number}, unlessVersion(now.state))
+	}
+}
+
 // Build answers a build.
 func (s *Store) Build(ctx context.Context, id string) (Build, error) {
 	b, version, err := get[Build](ctx, s, buildKey(id), "build")
@@ -210,7 +253,7 @@ func (s *Store) Build(ctx context.Context, id string) (Build, error) {
 	return b, err
 }
 
-// BuildOf answers the build of a change, or fault.NotFound.
+// BuildOf answers the build of a change, or fault.NotFound. One that took the place of another is the build of it from then on.
 func (s *Store) BuildOf(ctx context.Context, app, change string) (Build, error) {
 	n, _, err := get[numbered](ctx, s, changeKey(app, change), "build of this change")
 	if err != nil {
@@ -293,6 +336,22 @@ func (s *Store) indexed(ctx context.Context, partition, begin, what string) ([]B
 // then; it answers false when there is nothing to do. A transition that ci.State
 // does not allow is fault.Conflict. Changed is false when nothing was written.
 func (s *Store) ChangeBuild(ctx context.Context, id string, edit func(*Build) (bool, error)) (b Build, changed bool, err error) {
+	return s.changeBuild(ctx, id, func(b *Build, _ *change) (bool, error) { return edit(b) })
+}
+
+// ReplaceBuild is ChangeBuild where what is done depends on how another build, a newer one that has no turn and waits for none, stands just then.
+func (s *Store) ReplaceBuild(ctx context.Context, id, newer string, edit func(b *Build, newer Build) (bool, error)) (b Build, changed bool, err error) {
+	return s.changeBuild(ctx, id, func(b *Build, c *change) (bool, error) {
+		other, err := s.Build(ctx, newer)
+		if err != nil {
+			return false, err
+		}
+		c.check(buildKey(newer), table.VersionIs(other.Version))
+		return edit(b, other)
+	})
+}
+
+func (s *Store) changeBuild(ctx context.Context, id string, edit func(*Build, *change) (bool, error)) (b Build, changed bool, err error) {
 	err = s.again(ctx, func() error {
 		changed = false
 		old, err := s.Build(ctx, id)
@@ -300,11 +359,11 @@ func (s *Store) ChangeBuild(ctx context.Context, id string, edit func(*Build) (b
 			return err
 		}
 		b = old
-		write, err := edit(&b)
+		var c change
+		write, err := edit(&b, &c)
 		if err != nil || !write {
 			return err
 		}
-		var c change
 		if err := s.moveBuild(ctx, &c, old, &b); err != nil {
 			return err
 		}
@@ -459,6 +518,12 @@ func (b *Build) Stop(reason string, now time.Time) bool {
 	}
 	b.Reason, b.DueAt = "is being ended: "+reason, now.Add(stopAgain)
 	return true
+}
+
+// SetAside reports whether nothing was built because there was something newer, or because nobody approved it: should what it builds
+// be there again, it has no build. One whose own end came first has been built.
+func (b Build) SetAside() bool {
+	return b.Lapsed && b.State.Final() || b.Stopping && b.SupersededBy != nil && (b.State == ci.Stopped || !b.State.Final())
 }
 
 // Admit takes the next build out of the line before a runner and gives it a slot:

@@ -46,7 +46,8 @@
 //	HOOK#{hook}                     HOOK                         a hook address: app, workspace, sealed secret
 //	DELIVERY#{delivery}             DELIVERY                     a verified delivery: event and decisions
 //	SCHEDULE#{schedule}             SCHEDULE                     → app
-//	CHANGE#{app}                    {sha256 of the change}       → the one build of a change
+//	CHANGE#{app}                    {sha256 of the change}       → the build of a change
+//	CHANGE#{app}                    {sha256 of the state}        → the newest build of what a branch or tag was at, by a push
 //	GROUP#{app}                     {sha256 of the group}#{0, if it stops others, or 1}#{number, 10 digits}  → a build of the group that has not ended
 //	TURN#{app}                      {sha256 of the group}#0      the build of the group whose turn it is
 //	TURN#{app}                      {sha256 of the group}#1#{place}  → a build that waits for its turn
@@ -70,6 +71,8 @@
 //     mean reading again and starting over.
 //   - Of the builds of a group that run one after the other, one has the turn: it alone is in the line before its runner, or
 //     holds a slot. When it ends, the same transaction makes it the turn of the next.
+//   - A change has one build. Another one takes its place only when it was set aside (Build.SetAside), under the condition that it still is, and
+//     still speaks for the change and the state: so of those that were not set aside there is one at most.
 //   - States of builds move by ci.State.May alone. What hangs on a state (slot,
 //     ticket, waiting, status, due) moves in the same transaction.
 //   - What may be written over without harm (sessions, tokens and states under

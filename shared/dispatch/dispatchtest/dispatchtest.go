@@ -532,6 +532,14 @@ type Transport struct {
 	calls  []Call
 	before func(r *http.Request)
 	answer func(r *http.Request) int
+	say    func(r *http.Request) any
+}
+
+// Say has say answer a call in Bitbucket's place, with what is encoded as JSON; nil leaves the call to Bitbucket.
+func (t *Transport) Say(say func(r *http.Request) any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.say = say
 }
 
 // Answer has answer say the status of an answer in Bitbucket's place; 0 leaves the
@@ -552,7 +560,7 @@ func (t *Transport) Before(see func(r *http.Request)) {
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.mu.Lock()
-	before, answer := t.before, t.answer
+	before, answer, say := t.before, t.answer, t.say
 	t.mu.Unlock()
 	if before != nil {
 		before(r)
@@ -563,6 +571,13 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 				_ = r.Body.Close()
 			}
 			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		}
+	}
+	if say != nil {
+		if said := say(r); said != nil {
+			text, err := json.Marshal(said)
+			header := http.Header{"Content-Type": {"application/json"}}
+			return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(text)), Request: r}, err
 		}
 	}
 	resp, err := t.next.RoundTrip(r)
