@@ -68,9 +68,13 @@ func (a *Authoring) Put(ctx context.Context, user, app, branches, text string, e
 	if _, problems := pipeline.Parse([]byte(text)); len(problems) > 0 {
 		return File{}, &fault.Error{Kind: fault.Invalid, Field: "text", Message: "text: " + problems[0].String(), Cause: problems}
 	}
+	name, err := a.nameOf(ctx, user)
+	if err != nil {
+		return File{}, fmt.Errorf("authoring: storing a pipeline file: %w", err)
+	}
 	sum := sha256.Sum256([]byte(branches))
 	p, err := a.Store.ChangePipeline(ctx, app, store.Pipeline{
-		ID: hex.EncodeToString(sum[:12]), Branches: branches, ChangedBy: user, ChangedAt: a.Now().UTC(),
+		ID: hex.EncodeToString(sum[:12]), Branches: branches, ChangedBy: user, ChangedByName: name, ChangedAt: a.Now().UTC(),
 	}, expected, text)
 	if err != nil {
 		return File{}, fmt.Errorf("authoring: storing a pipeline file: %w", err)
@@ -91,11 +95,20 @@ func (a *Authoring) Delete(ctx context.Context, user, app, id string, expected i
 	if at < 0 {
 		return fault.New(fault.NotFound, "no such pipeline file")
 	}
+	name, err := a.nameOf(ctx, user)
+	if err != nil {
+		return fmt.Errorf("authoring: deleting a pipeline file: %w", err)
+	}
 	_, err = a.Store.ChangePipeline(ctx, app, store.Pipeline{
-		ID: id, Branches: files[at].Branches, Deleted: true, ChangedBy: user, ChangedAt: a.Now().UTC(),
+		ID: id, Branches: files[at].Branches, Deleted: true, ChangedBy: user, ChangedByName: name, ChangedAt: a.Now().UTC(),
 	}, expected, "")
 	if err != nil {
 		return fmt.Errorf("authoring: deleting a pipeline file: %w", err)
 	}
 	return nil
+}
+
+func (a *Authoring) nameOf(ctx context.Context, user string) (string, error) {
+	who, err := a.Store.User(ctx, user)
+	return who.Nickname, err
 }

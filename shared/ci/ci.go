@@ -139,7 +139,7 @@ type Decision struct {
 	Ref     string  `json:"ref"` // "branch main", "tag v1", "pull request #7"
 	Verdict Verdict `json:"decision"`
 	Reason  string  `json:"reason"`
-	// Code is the reason in one word: that of the pipeline file's verdict, where it had one.
+	// Code is the reason in one word: that of the pipeline file's verdict, where it had one. Records of older versions may have none.
 	Code        string    `json:"code,omitempty"`
 	Rule        *Rule     `json:"rule,omitempty"`         // the trigger that takes the change
 	Findings    []Finding `json:"findings,omitempty"`     // what filters said; not all, where there are many

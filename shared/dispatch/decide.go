@@ -64,6 +64,20 @@ type candidate struct {
 	fileAt  string // the commit whose pipeline file counts; empty: commit
 }
 
+// The codes of decisions that no pipeline file has to do with, beside pipeline.Code.
+const (
+	codeOtherEvent      = "other_event"      // of a kind that starts no builds
+	codeNoChanges       = "no_changes"       // a push without any
+	codeNoRepository    = "no_repository"    // the app has none any more
+	codeOtherRepository = "other_repository" // the event is about one that the app does not build
+	codeUnreadable      = "unreadable"       // the body, the change, or what Bitbucket has of it
+	codeOffline         = "offline"          // the repository cannot be read: the connection is broken
+	codeNoFile          = "no_file"          // there is no pipeline file
+	codeBroken          = "broken"           // the pipeline file has mistakes
+	codeOneWorkspace    = "one_workspace"    // the installation builds for another one alone
+	codeLeftOut         = "left_out"         // there were too many
+)
+
 // decide adds to record a decision for each change of a delivery that has none. An
 // error means that not all could be decided yet.
 func (d *Dispatch) decide(ctx context.Context, record *store.Delivery) error {
@@ -86,24 +100,24 @@ func (d *Dispatch) decide(ctx context.Context, record *store.Delivery) error {
 // of one without any.
 func (d *Dispatch) base(ctx context.Context, record store.Delivery) (candidate, []ci.Decision, error) {
 	event := record.Content
-	whole := func(verdict ci.Verdict, format string, args ...any) []ci.Decision {
-		return []ci.Decision{{Ref: event.Key, Verdict: verdict, Reason: fmt.Sprintf(format, args...)}}
+	whole := func(code, format string, args ...any) []ci.Decision {
+		return []ci.Decision{{Ref: event.Key, Verdict: ci.Skipped, Code: code, Reason: fmt.Sprintf(format, args...)}}
 	}
 	var none candidate
 	switch {
 	case event.Kind == ci.EventOther:
-		return none, whole(ci.Skipped, "%s events start no builds", event.Key), nil
+		return none, whole(codeOtherEvent, "%s events start no builds", event.Key), nil
 	case event.Kind == ci.EventPush && len(event.Changes) == 0:
-		return none, whole(ci.Skipped, "the push has no changes"), nil
+		return none, whole(codeNoChanges, "the push has no changes"), nil
 	}
 	c, tied, err := d.subject(ctx, record.App)
 	switch {
 	case err != nil:
 		return none, nil, err
 	case !tied:
-		return none, whole(ci.Skipped, "%s", noRepository), nil
+		return none, whole(codeNoRepository, "%s", noRepository), nil
 	case event.Repository != c.tie.UUID:
-		return none, whole(ci.Skipped, "the event is about %s, the app builds %s", event.FullName, c.tie.FullName), nil
+		return none, whole(codeOtherRepository, "the event is about %s, the app builds %s", event.FullName, c.tie.FullName), nil
 	}
 	c.delivery, c.received, c.before = record.ID, record.ReceivedAt, record.DecidedBefore
 	return c, nil, nil
@@ -166,7 +180,7 @@ func (d *Dispatch) changes(ctx context.Context, base candidate, record *store.De
 	}
 	if n := record.Content.LeftOut; n > 0 {
 		record.Decisions = append(record.Decisions, ci.Decision{
-			Ref: "the rest", Verdict: ci.Skipped,
+			Ref: "the rest", Verdict: ci.Skipped, Code: codeLeftOut,
 			Reason: fmt.Sprintf("%d more changes were left out: of one push, the first %d are looked at", n, len(changes)),
 		})
 	}
@@ -189,12 +203,12 @@ func told(ref string) func([]ci.Decision, error) ([]ci.Decision, error) {
 		if err == nil || queue.Keeps(err) {
 			return decisions, err
 		}
-		verdict := ci.Skipped
+		verdict, code := ci.Skipped, codeUnreadable
 		if kind := fault.KindOf(err); kind == fault.Revoked || kind == fault.Forbidden {
-			verdict = ci.Offline
+			verdict, code = ci.Offline, codeOffline
 		}
 		reason, _ := fault.Public(err)
-		return []ci.Decision{{Ref: ref, Verdict: verdict, Reason: reason}}, nil
+		return []ci.Decision{{Ref: ref, Verdict: verdict, Code: code, Reason: reason}}, nil
 	}
 }
 
@@ -205,7 +219,7 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 	c.trigger = ci.TriggerPush
 	c.commit, c.message, c.marks, c.author, c.old = change.New, change.Message, change.Marks, change.Author, change.Old
 	if change.Problem != "" {
-		return c.skip("it cannot be read: %s", change.Problem), nil
+		return c.skip(codeUnreadable, "it cannot be read: %s", change.Problem), nil
 	}
 	event := pipeline.Event{Kind: pipeline.Push, Action: actionOf(change), Branch: change.Name, Message: c.marks}
 	full := "refs/heads/" + change.Name
@@ -487,9 +501,9 @@ func (d *Dispatch) file(ctx context.Context, c candidate) (*planned, []ci.Decisi
 		return nil, nil, err
 	case found.missing:
 		if c.app.PipelinePath != "" {
-			return nil, c.skip("no pipeline file: %s, which the app names, does not exist at commit %.12s", c.app.PipelinePath, c.file()), nil
+			return nil, c.skip(codeNoFile, "no pipeline file: %s, which the app names, does not exist at commit %.12s", c.app.PipelinePath, c.file()), nil
 		}
-		return nil, c.skip("no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.file()), nil
+		return nil, c.skip(codeNoFile, "no pipeline file: neither %s exists at commit %.12s", strings.Join(pipeline.DefaultPaths(), " nor "), c.file()), nil
 	case found.problems != "":
 		decisions, err := d.broken(ctx, c, found.problems)
 		return nil, decisions, err
@@ -520,7 +534,7 @@ func (d *Dispatch) act(ctx context.Context, c candidate, file *planned, verdict 
 			return nil, fmt.Errorf("dispatch: %w", err)
 		}
 		if !only {
-			return c.skip("this installation does not keep builds apart and builds for one workspace only, which is another one"), nil
+			return c.skip(codeOneWorkspace, "this installation does not keep builds apart and builds for one workspace only, which is another one"), nil
 		}
 	}
 	b := d.build(c)
@@ -558,7 +572,7 @@ func (d *Dispatch) broken(ctx context.Context, c candidate, problems string) ([]
 	b.State, b.Name, b.FinishedAt = ci.Errored, c.app.Name, b.CreatedAt
 	b.Reason = cut(problems, maxReason)
 	first, _, _ := strings.Cut(problems, "\n")
-	decisions, err := d.create(ctx, c, store.NewBuild{Build: b}, ci.Broken, pipeline.Verdict{Reason: cut(first, maxText), Trigger: -1})
+	decisions, err := d.create(ctx, c, store.NewBuild{Build: b}, ci.Broken, pipeline.Verdict{Code: codeBroken, Reason: cut(first, maxText), Trigger: -1})
 	if err != nil || decisions[0].Verdict != ci.Broken {
 		return decisions, err
 	}
@@ -760,8 +774,8 @@ func (c candidate) decision(made ci.Verdict, verdict pipeline.Verdict) ci.Decisi
 // file is the commit whose pipeline file counts.
 func (c candidate) file() string { return cmp.Or(c.fileAt, c.commit) }
 
-func (c candidate) skip(format string, args ...any) []ci.Decision {
-	return []ci.Decision{{Ref: c.ref, Verdict: ci.Skipped, Reason: fmt.Sprintf(format, args...)}}
+func (c candidate) skip(code, format string, args ...any) []ci.Decision {
+	return []ci.Decision{{Ref: c.ref, Verdict: ci.Skipped, Code: code, Reason: fmt.Sprintf(format, args...)}}
 }
 
 func script(plan pipeline.Plan) runner.Script {

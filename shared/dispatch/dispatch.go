@@ -144,7 +144,7 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 	record.Content, err = bitbucket.ParseEvent(m.Event, m.Body)
 	if err != nil {
 		reason, _ := fault.Public(err)
-		record.Decisions = []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Reason: "the body cannot be read: " + reason}}
+		record.Decisions = []ci.Decision{{Ref: "the whole body", Verdict: ci.Skipped, Code: codeUnreadable, Reason: "the body cannot be read: " + reason}}
 		return d.decided(ctx, record)
 	}
 	record.Content.Considered = known.Content.Considered

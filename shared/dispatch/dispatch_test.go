@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -42,8 +43,25 @@ func one(b *dispatchtest.Bench, id string) ci.Decision {
 	return decisions[0]
 }
 
+// codes are those that docs/openapi.yaml tells of.
+func codes(b *dispatchtest.Bench) string {
+	b.Helper()
+	text, err := os.ReadFile("../../docs/openapi.yaml")
+	b.Must(err)
+	_, list, _ := strings.Cut(string(text), "The reason in one word: ")
+	list, _, found := strings.Cut(list, "\"\n")
+	if !found {
+		b.Fatal("docs/openapi.yaml does not tell of codes")
+	}
+	return ", " + list + ", "
+}
+
+// expect compares a decision, which always has a code, with what it should be.
 func expect(b *dispatchtest.Bench, got ci.Decision, verdict ci.Verdict, reason string) {
 	b.Helper()
+	if got.Code == "" || !strings.Contains(codes(b), ", "+got.Code+", ") {
+		b.Errorf("%+v has no code, or one that is not told of", got)
+	}
 	if got.Verdict != verdict || !strings.Contains(got.Reason, reason) || (got.Build != "") != (verdict == ci.Built || verdict == ci.Held || verdict == ci.Broken || verdict == ci.AlreadyBuilt) {
 		b.Errorf("decided %+v, want %s because %q", got, verdict, reason)
 	}

@@ -48,7 +48,7 @@ func fit(decisions []ci.Decision) []ci.Decision {
 			return out
 		}
 	}
-	rest := ci.Decision{Ref: "the rest", Verdict: ci.Skipped, Reason: "the record has no room for more decisions; what was built is in the list of builds"}
+	rest := ci.Decision{Ref: "the rest", Verdict: ci.Skipped, Code: codeLeftOut, Reason: "the record has no room for more decisions; what was built is in the list of builds"}
 	left := maxDecisions - size(rest)
 	for i, decision := range out {
 		if left -= size(decision) + len(","); left < 0 {

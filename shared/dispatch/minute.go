@@ -86,7 +86,7 @@ func (d *Dispatch) scheduled(ctx context.Context, s store.Schedule, minute time.
 	}
 	c.ref, c.trigger, c.branch, c.received = "branch "+s.Branch, ci.TriggerSchedule, s.Branch, minute
 	if !tied {
-		return c.skip("%s", noRepository), nil
+		return c.skip(codeNoRepository, "%s", noRepository), nil
 	}
 	c.change = strings.Join([]string{"schedule", s.ID, minute.Format(time.RFC3339)}, "|")
 	head, err := d.head(ctx, c)

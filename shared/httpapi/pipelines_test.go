@@ -138,7 +138,7 @@ func TestStoredPipelines(t *testing.T) {
 		t.Errorf("at first there are %v", got)
 	}
 	first := put("**", text("One"), 0).want(200).json()
-	if first["version"] != 1.0 || first["text"] != text("One") || first["changed_by"] != br.id() || first["branches"] != "**" {
+	if first["version"] != 1.0 || first["text"] != text("One") || first["changed_by"] != br.id() || first["changed_by_name"] == nil || first["changed_by_name"] == "" || first["branches"] != "**" {
 		t.Errorf("it is %v", first)
 	}
 	put("**", text("Two"), 0).want(409).says("version 1")

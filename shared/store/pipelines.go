@@ -16,12 +16,13 @@ const MaxPipelines = 20
 // Pipeline is a version of a pipeline file that an app holds, without its text. Versions count through all files of
 // the app: each change, a deletion as well, is the next one.
 type Pipeline struct {
-	ID        string    `json:"id"`       // of the file, whatever its version
-	Branches  string    `json:"branches"` // the pattern for those it is for
-	Version   int       `json:"version"`
-	Deleted   bool      `json:"deleted,omitempty"` // with this version the file ended
-	ChangedBy string    `json:"changed_by"`
-	ChangedAt time.Time `json:"changed_at"`
+	ID            string    `json:"id"`       // of the file, whatever its version
+	Branches      string    `json:"branches"` // the pattern for those it is for
+	Version       int       `json:"version"`
+	Deleted       bool      `json:"deleted,omitempty"` // with this version the file ended
+	ChangedBy     string    `json:"changed_by"`
+	ChangedByName string    `json:"changed_by_name,omitempty"` // nickname then; versions stored before there were names have none
+	ChangedAt     time.Time `json:"changed_at"`
 }
 
 // pipelines is what an app holds now. It is one item, so that a change is one race.
