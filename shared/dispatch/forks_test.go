@@ -212,7 +212,7 @@ func TestAForkWaitsTooLong(t *testing.T) {
 	f := newFork(t, true)
 	got := f.says("1", "pullrequest:created", f.commit("x", "1"))
 	f.Clock.Add(dispatch.WaitLimit + time.Hour)
-	f.Must(f.Sweep.Run(t.Context()))
+	f.Must(f.Sweep.Recover(t.Context()))
 	f.is(got.Build, ci.Queued, true, waits)
 	f.Clock.Add(dispatch.HoldLimit - dispatch.WaitLimit)
 	f.Must(f.Sweep.Run(t.Context()))
@@ -344,7 +344,9 @@ func TestForksThatLapsed(t *testing.T) {
 	commit := f.commit("x", "1")
 	early := f.event("pullrequest:created", commit)
 	first := f.says("1", "pullrequest:created", commit)
-	second := f.says("2", "pullrequest:updated", f.commit("x", "2"))
+	other := f.commit("x", "2")
+	stale := f.event("pullrequest:updated", other)
+	second := f.says("2", "pullrequest:updated", other)
 	back := f.says("3", "pullrequest:updated", commit)
 	expect(f.Bench, back, ci.Held, waits)
 	f.is(second.Build, ci.Stopped, false, "superseded by #3")
@@ -360,6 +362,7 @@ func TestForksThatLapsed(t *testing.T) {
 	expect(f.Bench, again, ci.Held, waits)
 	// What comes late is not held anew.
 	expect(f.Bench, one(f.Bench, f.Deliver("1b", "pullrequest:created", early)), ci.AlreadyBuilt, "#4")
+	expect(f.Bench, one(f.Bench, f.Deliver("2b", "pullrequest:updated", stale)), ci.AlreadyBuilt, "#2")
 	if f.Count() != 4 {
 		t.Errorf("%d builds", f.Count())
 	}
