@@ -82,6 +82,26 @@ func superseded(t *testing.T, in stack) {
 			t.Error("the first build went on")
 		}
 	}
+	// Back and forth: what was stopped is built again, by the same change as before, too.
+	back := steps("echo back; sleep 600")
+	forth := steps(s.waitFor("go"))
+	s.ended(back.ID, "STOPPED")
+	before := forth
+	for _, commit := range []string{back.Commit, forth.Commit} {
+		s.push("+" + commit + ":main")
+		if by := s.ended(before.ID, "STOPPED").SupersededBy.Number; by != before.Number+1 {
+			t.Errorf("build #%d is superseded by #%d", before.Number, by)
+		}
+		for _, b := range s.buildsOf(commit) {
+			if b.Number > before.Number {
+				before = b
+			}
+		}
+	}
+	s.open("go")
+	if b := s.ended(before.ID, "SUCCESSFUL"); b.Commit != forth.Commit || b.Number != forth.Number+2 {
+		t.Errorf("in the end build #%d ran, of %s", b.Number, b.Commit)
+	}
 }
 
 // oneAfterTheOther pushes again and again to two branches whose builds are of one group: they take turns, also after one that was
