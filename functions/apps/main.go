@@ -7,7 +7,7 @@
 //	success             200; 201 with what was made
 //	refusal             400, 401, 403, 404, 409 as problem+json
 //	failure             500 or 503 with a reference to the log
-//	crash, timeout      502 or 504 by the gateway; a workspace or an app is there as a whole, or not at all
+//	crash, timeout      500 by the gateway; a workspace or an app is there as a whole, or not at all
 //
 // It reads and writes the table, and nothing else: no secret, no queue, no log of a build.
 package main

@@ -7,7 +7,7 @@
 //	success             200, 201, 204; 303 to where the browser wanted to go
 //	refusal             400, 401, 403, 404, 409, as a page where a browser asked and as problem+json elsewhere
 //	failure             500 or 503 with a reference to the log
-//	crash, timeout      502 or 504 by the gateway; a session, a connection or a token is there as a whole, or not at all
+//	crash, timeout      500 by the gateway; a session, a connection or a token is there as a whole, or not at all
 //
 // It seals the tokens of new connections, and reads the consumer's secret. It has no hook secrets, ties no repositories and sends to no queue.
 package main

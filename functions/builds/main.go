@@ -7,7 +7,7 @@
 //	success             200; 202 for a replay, which dispatch then decides
 //	refusal             400, 401, 403, 404; 409 for an agent whose ticket is spent or whose attempt is over
 //	failure             500 or 503 with a reference to the log
-//	crash, timeout      502 or 504 by the gateway; a build's state has moved or not, and what hangs on it with it
+//	crash, timeout      500 by the gateway; a build's state has moved or not, and what hangs on it with it
 //
 // It makes clone credentials with the tokens of connections, sends to both queues, and reads logs; it starts and stops no build: who cancels one asks dispatch.
 package main

@@ -7,7 +7,7 @@
 //	success             200; 201 with what was made
 //	refusal             400, 401, 403, 404, 409 as problem+json
 //	failure             500 or 503 with a reference to the log
-//	crash, timeout      502 or 504 by the gateway; a hook may be there that is not stored, which the next try finds
+//	crash, timeout      500 by the gateway; a hook may be there that is not stored, which the next try finds
 //
 // It uses the tokens of connections, makes and opens hook secrets, and reads the consumer's secret. It sends to no queue.
 package main

@@ -7,7 +7,7 @@
 //	success             200, 204; 201 with what was made; with a note where the timetable is behind
 //	refusal             400, 401, 403, 404, 409 as problem+json
 //	failure             500 or 503 with a reference to the log
-//	crash, timeout      502 or 504 by the gateway; a schedule is changed as a whole or not at all, and the sweep looks at it
+//	crash, timeout      500 by the gateway; a schedule is changed as a whole or not at all, and the sweep looks at it
 //
 // It reads and writes the table, and schedules of one group with one role; it has no secret and sends to no queue.
 package main

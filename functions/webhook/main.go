@@ -9,7 +9,7 @@
 //	not to be verified  401, and nothing is kept
 //	too long            413
 //	not stored          5xx: the hook, its secret or the queue could not be reached, or did not say
-//	crash, timeout      502 or 504 by the gateway; the message may be in the queue, then the repeat is known by its id
+//	crash, timeout      500 by the gateway; the message may be in the queue, then the repeat is known by its id
 //
 // It reads rows of hooks, opens hook secrets and sends to one queue; it can do nothing else.
 package main

@@ -38,6 +38,14 @@ ask stack 'Name of the stack' "$(sed -n "/^\[$environment\.deploy\.parameters\]/
 [[ $stack =~ ^[a-z][a-z0-9-]{0,31}$ ]] || give_up "\"$stack\" is no name for a stack here: a small letter, then small letters, digits and hyphens, at most 32"
 state=$("$python" infra/aws/stack.py state "$stack") || give_up 'AWS did not tell of the stack'
 
+case $(value status '') in
+ROLLBACK_COMPLETE | ROLLBACK_FAILED | DELETE_FAILED)
+  give_up "the stack $stack is what a deployment or a removal that failed left ($(value status '')), and AWS cannot bring it up to date. Read why in its events, delete it, and come again:
+  $sam delete --stack-name $stack --region $region" ;;
+*_IN_PROGRESS)
+  [[ $(value status '') == REVIEW_IN_PROGRESS ]] || give_up "the stack $stack is being changed just now ($(value status '')): wait for the end of that" ;;
+esac
+
 say '' 'The OAuth consumer on Bitbucket. Without one everything is made, and nobody can sign in yet: leave the key as it is, then make the consumer' \
   'with the address that is told at the end, and come again.'
 known=$(value parameter BitbucketClientId)

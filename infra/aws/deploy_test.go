@@ -161,6 +161,24 @@ func command(t *testing.T, url, name string, args ...string) *exec.Cmd {
 	return c
 }
 
+// TestDeployAfterAFailure says what to do about a stack that AWS cannot bring up to date.
+func TestDeployAfterAFailure(t *testing.T) {
+	for status, want := range map[string]string{
+		"ROLLBACK_COMPLETE": "sam delete --stack-name " + stack + " --region " + region, "DELETE_FAILED": "sam delete", "UPDATE_IN_PROGRESS": "is being changed just now",
+	} {
+		python := filepath.Join(t.TempDir(), "python")
+		text := "#!/bin/bash\ncase $2 in account) echo 1 me ;; state) echo status " + status + " ;; esac\n"
+		if err := os.WriteFile(python, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("SAM_PYTHON", python)
+		said, err := script(t, "sam", "http://127.0.0.1:1", "dev", region, "")
+		if err == nil || !strings.Contains(said, want) || strings.Contains(said, "Key of the consumer") {
+			t.Errorf("%s: got %v, %s; want %q", status, err, said, want)
+		}
+	}
+}
+
 // script runs deploy.sh for an environment, with answers.
 func script(t *testing.T, sam, url string, answers ...string) (said string, err error) {
 	t.Helper()

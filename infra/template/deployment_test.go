@@ -332,7 +332,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("there are %d keys", len(stack.Keys))
 	}
 	for _, key := range stack.Keys {
-		if !key.Rotates || key.Deletion == "Delete" || key.PendingDays < 30 {
+		if !key.Rotates || key.Deletion != "RetainExceptOnCreate" || key.PendingDays < 30 {
 			t.Errorf("%s does not rotate, or can get lost: %+v", key.ID, key)
 		}
 		// A role that may do everything with every key is let through by the key alone.
@@ -589,7 +589,7 @@ func TestKept(t *testing.T) {
 		}
 	}
 	for _, x := range stack.Buckets {
-		if !x.PublicBlocked || !x.OwnerEnforced || x.Encryption == "" || len(x.Lifecycle) == 0 || x.Deletion != "Retain" {
+		if !x.PublicBlocked || !x.OwnerEnforced || x.Encryption == "" || len(x.Lifecycle) == 0 || x.Deletion != "RetainExceptOnCreate" {
 			t.Errorf("the bucket is %+v", x)
 		}
 		role := template.Role{ARN: "arn:aws:iam::" + account + ":role/x", Policy: template.Policy{{Effect: "Allow", Actions: []string{"*"}, Resources: []string{"*"}}}}

@@ -127,7 +127,7 @@ type Table struct {
 	PointInTimeRecovery bool
 	Encrypted           bool // with a key of KMS; all tables are with one of DynamoDB
 	DeletionProtection  bool
-	Deletion            string // Delete or Retain: what becomes of it when the template drops it
+	Deletion            string // Delete, Retain or RetainExceptOnCreate: what becomes of it when the template drops it
 }
 
 // Bucket is an S3 bucket.
