@@ -167,7 +167,9 @@ func (m *made) build() {
 				out.Topics[i].Policy = append(out.Topics[i].Policy, policy...)
 			}, "AWS::SNS::Topic")
 		}
-	case "AWS::SNS::Subscription", "AWS::Logs::MetricFilter": // nothing of them matters here
+	case "AWS::Logs::MetricFilter":
+		m.filter()
+	case "AWS::SNS::Subscription": // nothing of it matters here
 	default:
 		v.wrong("", "%s is known and not built: the reader is incomplete", m.resource.kind)
 	}
@@ -434,7 +436,7 @@ func (m *made) stage() {
 	}
 	access := v.table("AccessLogSettings")
 	api.LogGroup = access.text("DestinationArn")
-	access.text("Format")
+	api.Logged = access.text("Format")
 }
 
 // integration has no place of its own: routes name it, and it names the function.
@@ -691,4 +693,18 @@ func (m *made) alarm() {
 	}
 	a.Metrics, _ = v.any("Metrics").([]any)
 	m.stack.Alarms = append(m.stack.Alarms, a)
+}
+
+func (m *made) filter() {
+	v := m.view
+	for _, metric := range v.tables("MetricTransformations") {
+		f := Filter{
+			ID: m.id, LogGroup: v.text("LogGroupName"), Pattern: v.text("FilterPattern"),
+			Namespace: metric.text("MetricNamespace"), Metric: metric.text("MetricName"), Dimensions: map[string]string{},
+		}
+		for _, d := range metric.tables("Dimensions") {
+			f.Dimensions[d.text("Key")] = d.text("Value")
+		}
+		m.stack.Filters = append(m.stack.Filters, f)
+	}
 }

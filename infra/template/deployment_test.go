@@ -1,8 +1,13 @@
 package template_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +20,8 @@ import (
 const (
 	account = "123456789012"
 	region  = "eu-central-1"
+
+	ownMetrics = "RunnerHub/hub" // made of logs, see TestFilters
 )
 
 // deployed resolves the deployment's own template.
@@ -498,7 +505,7 @@ func TestAlarms(t *testing.T) {
 	}
 	for _, a := range stack.Alarms {
 		for name, value := range a.Dimensions {
-			if !known[value] {
+			if !known[value] && a.Namespace != ownMetrics {
 				t.Errorf("%s looks at %s %s, which is not there", a.ID, name, value)
 			}
 		}
@@ -513,6 +520,89 @@ func TestAlarms(t *testing.T) {
 	if topic.Policy.For("AWS:arn:aws:iam::"+account+":root").Allows("sns:Publish", topic.ARN, from) {
 		t.Error("more than alarms publishes")
 	}
+}
+
+// TestFilters hands the filters of logs the lines that they are for: one on words that nobody logs counts nothing, for ever.
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	stack := deployed(t, nil)
+	request := func(status, route string) string {
+		return strings.NewReplacer("$context.status", status, "$context.routeKey", route).Replace(stack.API.Logged)
+	}
+	const api, hooks = "/aws/vendedlogs/hub-api", "POST /hooks/{hook}"
+	heard := map[string]bool{} // alarms
+	for _, test := range []struct{ group, line, counted string }{
+		{api, request("202", hooks), ""},
+		{api, request("400", hooks), ""},
+		{api, request("429", hooks), "Refused Route=" + hooks},
+		{api, request("429", "GET /"), ""},
+		{api, request("500", hooks), "Failed Route=" + hooks},
+		{api, request("503", hooks), "Failed Route=" + hooks},
+		{api, request("500", "POST /api/tokens"), ""},
+	} {
+		var counted []string
+		for _, f := range stack.Filters {
+			metric, dimensions, ok := count(t, f, test.line)
+			if f.LogGroup != test.group || !ok {
+				continue
+			}
+			counted = append(counted, metric)
+			i := slices.IndexFunc(stack.Alarms, func(a template.Alarm) bool {
+				return a.Namespace == f.Namespace && a.Metric == f.Metric && maps.Equal(a.Dimensions, dimensions)
+			})
+			if i < 0 {
+				t.Errorf("nobody hears of %s", metric)
+				continue
+			}
+			heard[stack.Alarms[i].ID] = true
+		}
+		if got := strings.Join(counted, ", "); got != test.counted {
+			t.Errorf("%s counts %q for %s, not %q", test.group, got, test.line, test.counted)
+		}
+	}
+	for _, a := range stack.Alarms {
+		if a.Namespace == ownMetrics && !heard[a.ID] {
+			t.Errorf("nothing that is logged is counted for %s", a.ID)
+		}
+	}
+}
+
+// count answers what f makes of a line, as CloudWatch would, where its pattern is one of conditions on fields that all have to hold.
+func count(t *testing.T, f template.Filter, line string) (metric string, dimensions map[string]string, ok bool) {
+	t.Helper()
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(line), &fields); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	inner, found := strings.CutPrefix(f.Pattern, "{ ")
+	inner, found2 := strings.CutSuffix(inner, " }")
+	if !found || !found2 {
+		t.Fatalf("%s: %s", f.ID, f.Pattern)
+	}
+	for condition := range strings.SplitSeq(inner, " && ") {
+		parts := regexp.MustCompile(`^\(\$\.(\w+) (?:= "([^"]+)"|>= (\d+))\)$`).FindStringSubmatch(condition)
+		if parts == nil {
+			t.Fatalf("%s: this test does not understand %s", f.ID, condition)
+		}
+		switch value := fields[parts[1]].(type) {
+		case string:
+			if holds, err := path.Match(parts[2], value); err != nil || !holds {
+				return "", nil, false
+			}
+		case float64:
+			if least, err := strconv.ParseFloat(parts[3], 64); err != nil || value < least {
+				return "", nil, false
+			}
+		default:
+			return "", nil, false
+		}
+	}
+	metric, dimensions = f.Metric, map[string]string{}
+	for name, field := range f.Dimensions {
+		dimensions[name], _ = fields[strings.TrimPrefix(field, "$.")].(string)
+		metric += " " + name + "=" + dimensions[name]
+	}
+	return metric, dimensions, true
 }
 
 func ruleARNs(rules []template.Rule) (arns []string) {

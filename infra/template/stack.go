@@ -24,6 +24,7 @@ type Stack struct {
 	Permissions    []Permission
 	Topics         []Topic
 	Alarms         []Alarm
+	Filters        []Filter
 	Outputs        map[string]string // of the root template
 }
 
@@ -66,6 +67,7 @@ type API struct {
 	Throttle Throttle            // of routes that have none of their own
 	Routes   map[string]Throttle // by route key, such as "POST /hooks/{hook}"
 	LogGroup string              // ARN, of its access log
+	Logged   string              // a line of it, with variables such as $context.status
 }
 
 // Throttle is how many requests a route takes; 0 leaves it to the account.
@@ -233,6 +235,15 @@ type Alarm struct {
 	Metrics           []any  // of an alarm on an expression
 	Missing           string // what no data is taken for
 	Actions           []string
+}
+
+// Filter counts the lines of a log that match a pattern, as a metric.
+type Filter struct {
+	ID                string
+	LogGroup          string // name
+	Pattern           string
+	Namespace, Metric string
+	Dimensions        map[string]string // fields of a line, such as $.route, by the names of dimensions
 }
 
 // Function answers a function by id.
