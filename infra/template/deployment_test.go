@@ -1,9 +1,14 @@
 package template_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -15,6 +20,7 @@ import (
 	"runnerhub/infra/template"
 	"runnerhub/shared/budget"
 	"runnerhub/shared/grant"
+	"runnerhub/shared/queue"
 )
 
 const (
@@ -530,6 +536,8 @@ func TestFilters(t *testing.T) {
 		return strings.NewReplacer("$context.status", status, "$context.routeKey", route).Replace(stack.API.Logged)
 	}
 	const api, hooks = "/aws/vendedlogs/hub-api", "POST /hooks/{hook}"
+	dispatch, _ := stack.Function("DispatchFunction")
+	report, _ := stack.Function("ReportFunction")
 	heard := map[string]bool{} // alarms
 	for _, test := range []struct{ group, line, counted string }{
 		{api, request("202", hooks), ""},
@@ -539,6 +547,11 @@ func TestFilters(t *testing.T) {
 		{api, request("500", hooks), "Failed Route=" + hooks},
 		{api, request("503", hooks), "Failed Route=" + hooks},
 		{api, request("500", "POST /api/tokens"), ""},
+		{dispatch.LogGroup, triedAgain(t, "dispatch", 5), ""},
+		{dispatch.LogGroup, triedAgain(t, "dispatch", 6), "TriedAgain Queue=deliveries"},
+		{dispatch.LogGroup, triedAgain(t, "dispatch", 19), "TriedAgain Queue=deliveries"},
+		{report.LogGroup, triedAgain(t, "report", 5), ""},
+		{report.LogGroup, triedAgain(t, "report", 6), "TriedAgain Queue=reports"},
 	} {
 		var counted []string
 		for _, f := range stack.Filters {
@@ -565,6 +578,26 @@ func TestFilters(t *testing.T) {
 			t.Errorf("nothing that is logged is counted for %s", a.ID)
 		}
 	}
+}
+
+// triedAgain is what a function logs of a message that failed for the given time.
+func triedAgain(t *testing.T, function string, attempt int) string {
+	t.Helper()
+	source, err := os.ReadFile("../../functions/" + function + "/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`lambdaio\.Messages\{.*Name: "(\w+)"`).FindSubmatch(source)
+	if name == nil {
+		t.Fatalf("%s gives its queue no name in the log", function)
+	}
+	var line bytes.Buffer
+	fails := func(context.Context, queue.Message) error { return errors.New("it failed") }
+	m := queue.Message{ID: "m", Attempt: attempt, Deadline: time.Now().Add(time.Hour)}
+	if !queue.Work(t.Context(), fails, m, string(name[1]), slog.New(slog.NewJSONHandler(&line, nil))).Again {
+		t.Fatal("a message that failed is gone")
+	}
+	return line.String()
 }
 
 // count answers what f makes of a line, as CloudWatch would, where its pattern is one of conditions on fields that all have to hold.
