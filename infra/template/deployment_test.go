@@ -836,8 +836,12 @@ func TestParameters(t *testing.T) {
 	t.Parallel()
 	stack := deployed(t, map[string]string{
 		"PublicUrl": "https://ci.example.com", "BitbucketClientSecret": "s3cret", "DeletionProtection": "false", "Architecture": "x86_64",
-		"AllowedBitbucketWorkspaces": "{a}, b", "BuildConcurrency": "20",
+		"AllowedBitbucketWorkspaces": "{a}, b", "BuildConcurrency": "20", "HookConcurrency": "25",
 	})
+	hooks, _ := stack.Function("WebhookFunction")
+	if usual, _ := deployed(t, nil).Function("WebhookFunction"); usual.Concurrency != 0 || hooks.Concurrency != 25 {
+		t.Errorf("%d of the webhook function are kept, and %d where 25 are asked for", usual.Concurrency, hooks.Concurrency)
+	}
 	f, _ := stack.Function("DispatchFunction")
 	auth, _ := stack.Function("AuthFunction")
 	if f.Environment["PUBLIC_URL"] != "https://ci.example.com" || f.Environment["RUNNERHUB_CONCURRENCY"] != "20" || f.Architecture != "x86_64" ||
