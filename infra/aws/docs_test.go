@@ -180,7 +180,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	}
 }
 
-// TestIdle sums up what nothing costs, which deploy.sh says before it deploys.
+// TestIdle sums up what nothing costs, which deploy.sh says before it deploys, and README.md to ten cents.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	_, stack := resolved(t)
@@ -212,6 +212,13 @@ func TestIdle(t *testing.T) {
 	}
 	if said := "\nidle=" + strconv.FormatFloat(together, 'f', 2, 64) + " "; !strings.Contains(string(script), said) {
 		t.Errorf("deploy.sh has no line that begins with %q", said[1:])
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := "(about $" + strconv.FormatFloat(together, 'f', 1, 64) + "0 a month)"; !strings.Contains(string(readme), said) {
+		t.Errorf("README.md does not say %q", said)
 	}
 }
 
