@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
 )
 
@@ -158,7 +159,7 @@ func (c *Client) Commit(ctx context.Context, repo, hash string) (Commit, error) 
 	if !isHash(w.Hash, 40) || !strings.HasPrefix(strings.ToLower(w.Hash), strings.ToLower(hash)) {
 		return Commit{}, r.strange("hash")
 	}
-	return Commit{w.Hash, firstLine(w.Message), marks(w.Message), w.Author.name(), w.Date.Time}, nil
+	return Commit{w.Hash, firstLine(w.Message), ci.SkipMarker(w.Message), w.Author.name(), w.Date.Time}, nil
 }
 
 // wireCommit is a commit in an answer and in a webhook.

@@ -50,24 +50,6 @@ func firstLine(message string) string {
 	return plain(line, 200)
 }
 
-// marks answers the first text of a commit message that Bitbucket's users ask with for no build, as it is written; empty when
-// there is none. Whether to obey is not decided here.
-func marks(message string) string {
-	for {
-		at := strings.IndexByte(message, '[')
-		if at < 0 {
-			return ""
-		}
-		message = message[at:]
-		for _, mark := range []string{"[skip ci]", "[ci skip]"} {
-			if len(message) >= len(mark) && strings.EqualFold(message[:len(mark)], mark) {
-				return message[:len(mark)]
-			}
-		}
-		message = message[1:]
-	}
-}
-
 // isUUID reports whether s is a UUID with braces, as Bitbucket writes it.
 func isUUID(s string) bool {
 	if len(s) != 38 || s[0] != '{' || s[37] != '}' {

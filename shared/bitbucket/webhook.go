@@ -161,7 +161,7 @@ func (c wireChange) change(field string) (ci.Change, error) {
 	}
 	if c.New != nil {
 		change.Message, change.Author = firstLine(c.New.Target.Message), c.New.Target.Author.name()
-		change.Marks = marks(c.New.Target.Message)
+		change.Marks = ci.SkipMarker(c.New.Target.Message)
 	}
 	return change, nil
 }

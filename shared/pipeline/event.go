@@ -3,6 +3,8 @@ package pipeline
 import (
 	"fmt"
 	"strings"
+
+	"runnerhub/shared/ci"
 )
 
 // Kind is what starts a build; its text is the value of RUNNERHUB_TRIGGER.
@@ -105,24 +107,6 @@ func (r Revision) ActionSince(before Revision) Action {
 	return Edited
 }
 
-// SkipMarker answers the text in the message of a head commit that asks for no
-// build, as it is written there; empty when there is none.
-func SkipMarker(message string) string {
-	for at := 0; ; {
-		open := strings.IndexByte(message[at:], '[')
-		if open < 0 {
-			return ""
-		}
-		at += open
-		for _, marker := range []string{"[skip ci]", "[ci skip]"} {
-			if len(message)-at >= len(marker) && strings.EqualFold(message[at:at+len(marker)], marker) {
-				return message[at : at+len(marker)]
-			}
-		}
-		at++
-	}
-}
-
 // Settled answers the verdict about an event that no pipeline file can change, so
 // that none has to be read; ok is false for any other event.
 func (e Event) Settled() (v Verdict, ok bool) {
@@ -144,7 +128,7 @@ func (e Event) Settled() (v Verdict, ok bool) {
 	case e.foreign() && !e.Fork.Allowed:
 		return no(CodeFork, "%s comes from a fork, and this app does not build forks", e.ref()), true
 	}
-	if marker := SkipMarker(e.Message); marker != "" && e.Tag == "" {
+	if marker := ci.SkipMarker(e.Message); marker != "" && e.Tag == "" {
 		return no(CodeSkipped, "%s: the message of the head commit has %s", e.ref(), marker), true
 	}
 	return Verdict{}, false

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"runnerhub/shared/ci"
+
 	"github.com/bmatcuk/doublestar/v4"
 )
 
@@ -166,7 +168,7 @@ triggers:
 		if v.Held && (!foreign || e.Fork.Approved) {
 			t.Errorf("%+v is held: %+v", e, v)
 		}
-		if v.Matched && SkipMarker(message) != "" && e.Tag == "" && (e.Kind == Push || e.Kind == PullRequest) {
+		if v.Matched && ci.SkipMarker(message) != "" && e.Tag == "" && (e.Kind == Push || e.Kind == PullRequest) {
 			t.Errorf("%+v is built: %+v", e, v)
 		}
 		// What is not asked for cannot change the verdict.
