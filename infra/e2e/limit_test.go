@@ -7,17 +7,33 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"runnerhub/infra/lambdahost"
 	"runnerhub/infra/rehearsal"
 	"runnerhub/infra/visitor"
 )
 
-// accountLimit has a crowd of visitors and a burst of pushes meet in an account that runs ten functions at once, as new ones do. Visitors
-// are refused, and so are webhooks and batches of messages, which come again; every push has its build in the end.
+// accountLimit has a burst of pushes meet an account whose other stacks have taken all functions there may be at once, as happens soon
+// where that limit is ten. Visitors are refused, and so are webhooks and batches of messages, which come again; every push has its
+// build in the end.
 func accountLimit(t *testing.T, in stack) {
 	const pushes = 8
-	a := in.(*lambda).account(t, rehearsal.Deps{AccountLimit: 10})
+	var a *account
+	sent, crowd := atomic.Int32{}, func(full bool) {
+		if err := a.Host().Crowd(full); err != nil {
+			t.Error(err)
+		}
+	}
+	sent.Store(-1)
+	a = in.(*lambda).account(t, rehearsal.Deps{AccountLimit: 10, Watch: func(c lambdahost.Call, after bool) lambdahost.Fate {
+		// The last message finds no room for those that take it.
+		if !after && c.Function == "WebhookFunction" && c.Action == "SendMessage" && sent.Load() >= 0 && sent.Add(1) == pushes {
+			crowd(true)
+		}
+		return lambdahost.Pass
+	}})
 	s := newShop(t, a)
 	s.commit(pipelinePath, pipeline("[push]", "echo built"))
 	s.push("HEAD:main")
@@ -30,35 +46,38 @@ func accountLimit(t *testing.T, in stack) {
 		commits[n], err = clones[n].Commit(t.Context(), "n", fmt.Sprintf("%d\n", n), "Count")
 		s.must(err)
 	}
-	// Longer than a crowd stays: Bitbucket sends a webhook three times.
-	s.faults(map[string]any{"attempt_delay_ms": 3000})
+	delivered := func(state string, _ int) bool { return state == "delivered" }
+	s.until("the first webhook to be taken", func() error { return s.webhooks(delivered, 1) })
+	// Longer than anything here takes: Bitbucket sends a webhook three times.
+	s.faults(map[string]any{"attempt_delay_ms": 15000})
+	crowd(true)
 	var pushing sync.WaitGroup
-	first := s.crowd(func() {
-		for n, clone := range clones {
-			pushing.Go(func() {
-				if err := clone.Push(t.Context(), fmt.Sprintf("HEAD:release/%d", n)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-	})
-	s.until("a webhook to be refused", func() error {
-		return s.webhooks(func(state string, attempts int) bool { return state == "pending" && attempts == 1 }, 1)
-	})
-	first()
+	for n, clone := range clones {
+		pushing.Go(func() {
+			if err := clone.Push(t.Context(), fmt.Sprintf("HEAD:release/%d", n)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	pushing.Wait()
-	s.until("all webhooks to be taken", func() error {
-		return s.webhooks(func(state string, _ int) bool { return state == "delivered" }, pushes+1)
+	s.until("every webhook to be refused", func() error {
+		return s.webhooks(func(state string, attempts int) bool { return state == "pending" && attempts > 0 }, pushes)
 	})
-	second := s.crowd(func() {})
+	if status, err := visit(t.Context(), s.Hub+"/healthz"); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("a visitor is answered %d, %v", status, err)
+	}
+	polls := func() int { return a.Host().Polls("Data.DeliveriesQueue").Refused }
+	before := polls()
+	sent.Store(0)
+	crowd(false)
+	s.until("all webhooks to be taken", func() error { return s.webhooks(delivered, pushes+1) })
 	s.until("a batch to be refused", func() error {
-		if n := a.Host().Polls("Data.DeliveriesQueue").Refused + a.Host().Polls("Data.ReportsQueue").Refused; n == 0 {
+		if polls() == before {
 			return errors.New("none was")
 		}
 		return nil
 	})
-	second()
-	// Whoever asks now may be refused, too, and asks again.
+	crowd(false)
 	s.until("a build of each push, shown on Bitbucket", func() error {
 		builds, err := s.Builds(t.Context(), s.app)
 		if err != nil {
@@ -90,35 +109,6 @@ func accountLimit(t *testing.T, in stack) {
 		return nil
 	})
 	s.noDeadLetters(a)
-}
-
-// crowd has visitors come and come again, who are served or refused, until what it answers is called. Meanwhile happens once
-// one of them was refused.
-func (s *site) crowd(meanwhile func()) (leave func()) {
-	const visitors = 20
-	ctx, cancel := context.WithCancel(s.t.Context())
-	refused := make(chan struct{}, visitors)
-	var all sync.WaitGroup
-	for range visitors {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				status, err := visit(ctx, s.Hub+"/healthz")
-				switch {
-				case ctx.Err() != nil:
-				case err != nil || status != http.StatusOK && status != http.StatusServiceUnavailable:
-					s.t.Errorf("a visitor is answered %d, %v", status, err)
-				case status == http.StatusServiceUnavailable:
-					select {
-					case refused <- struct{}{}:
-					default:
-					}
-				}
-			}
-		})
-	}
-	<-refused
-	meanwhile()
-	return func() { cancel(); all.Wait() }
 }
 
 // webhooks reports an error unless so many of Bitbucket's deliveries are as they should be.

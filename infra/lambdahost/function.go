@@ -110,13 +110,15 @@ func (f *function) enter() (leave func(), err error) {
 	if f.host.shared == nil || f.Concurrency > 0 {
 		return func() {}, nil
 	}
-	select {
-	case f.host.shared <- struct{}{}:
-		return func() { <-f.host.shared }, nil
-	default:
-		f.host.throttles.Add(1)
-		return nil, errThrottled
+	if !f.host.crowded.Load() {
+		select {
+		case f.host.shared <- struct{}{}:
+			return func() { <-f.host.shared }, nil
+		default:
+		}
 	}
+	f.host.throttles.Add(1)
+	return nil, errThrottled
 }
 
 // take answers an instance that has no event.

@@ -70,6 +70,7 @@ type Host struct {
 	working context.Context
 
 	shared    chan struct{} // one token an invocation of those that share the account's limit; nil: there is none
+	crowded   atomic.Bool
 	throttles atomic.Int64
 
 	at sync.WaitGroup // that, and what is in the background
@@ -123,6 +124,16 @@ func New(d Deps) (*Host, error) {
 	h.server = &http.Server{Handler: front, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = h.server.Serve(d.Listener) }()
 	return h, nil
+}
+
+// Crowd has the functions of the account's other stacks take all that is left of its limit, until they let go again: no invocation
+// begins that has none reserved. Those at work go on.
+func (h *Host) Crowd(full bool) error {
+	if h.shared == nil {
+		return errors.New("lambdahost: this account has no limit (AccountLimit)")
+	}
+	h.crowded.Store(full)
+	return nil
 }
 
 // Throttled answers how many invocations were refused so far because too many were at work.

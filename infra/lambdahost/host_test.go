@@ -448,6 +448,14 @@ func TestAccountLimit(t *testing.T) {
 	if status := get(); status != http.StatusCreated {
 		t.Errorf("a request is answered %d when there is room", status)
 	}
+	for _, full := range []bool{true, false} {
+		if err := errors.Join(b.Crowd(full), invoke("OwnFunction", order{})); err != nil {
+			t.Error(err)
+		}
+		if err := invoke("WorkFunction", order{}); errors.Is(err, errThrottled) != full {
+			t.Errorf("crowded: %t: %v", full, err)
+		}
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
