@@ -19,8 +19,8 @@ import (
 	"runnerhub/infra/visitor"
 )
 
-// patience bounds every wait. The longest is the minute after a refusal of Bitbucket.
-const patience = 2 * time.Minute
+// patience bounds every wait, far above the longest on an idle machine: the minute after a refusal of Bitbucket.
+const patience = 5 * time.Minute
 
 // standalone is the program that `make run` starts, built once.
 type standalone struct{ program string }

@@ -93,7 +93,7 @@ func startAt(t *testing.T, dir string, adjust ...func(*Deps)) *bench {
 }
 
 func (b *bench) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := b.Close(ctx); err != nil {
 		b.Errorf("close: %v", err)
@@ -116,7 +116,7 @@ func (b *bench) send(as, method, path string, header http.Header, body io.Reader
 	if strings.HasPrefix(path, "/") {
 		target = b.url + path
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
@@ -259,7 +259,7 @@ func (b *bench) faults(f obj) {
 
 func (b *bench) settle() {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := b.Settle(ctx); err != nil {
 		b.Fatal(err)
@@ -316,7 +316,7 @@ func (r *receiver) next(t *testing.T) received {
 	select {
 	case in := <-r.got:
 		return in
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no delivery came")
 		return received{}
 	}

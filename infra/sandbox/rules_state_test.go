@@ -84,7 +84,7 @@ func TestRule100_KillAndGoOn(t *testing.T) {
 	old.call("alice", http.MethodPost, shopAPI+"/branch-restrictions", obj{"kind": passingBuilds}).want(http.StatusCreated)
 	old.call("bob", http.MethodPost, "/2.0/repositories/acme/tools", obj{}).want(http.StatusOK)
 	// The answer to the first attempt is recorded when the list shows it.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for old.get("", "/_sandbox/deliveries").size("items", 0, "attempts") == 0 && time.Now().Before(deadline) {
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -293,7 +293,7 @@ func newSite(t *testing.T) *site {
 	front.Start()
 	t.Cleanup(func() {
 		front.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.box.Close(ctx); err != nil {
 			t.Error(err)

@@ -66,7 +66,7 @@ func newTrial(t *testing.T) *trial {
 	}
 	t.Cleanup(func() {
 		d.HTTP.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := tr.sandbox.Close(ctx); err != nil {
 			t.Error(err)
@@ -311,7 +311,7 @@ func TestSandboxHooks(t *testing.T) {
 		select {
 		case d := <-deliveries:
 			return d
-		case <-time.After(15 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("no delivery came")
 			return delivery{}
 		}

@@ -26,7 +26,7 @@ import (
 	"runnerhub/shared/secret"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // stage is a site with the server's side of builds, for what only faults show.
 type stage struct {
