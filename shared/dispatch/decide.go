@@ -47,6 +47,7 @@ type candidate struct {
 	delivery string
 	received time.Time // the delivery
 	before   time.Time // of a replay: when it was last decided
+	replayed time.Time // of a replay: when somebody asked for it
 
 	ref     string // for people
 	trigger ci.Trigger
@@ -119,7 +120,7 @@ func (d *Dispatch) base(ctx context.Context, record store.Delivery) (candidate, 
 	case event.Repository != c.tie.UUID:
 		return none, whole(codeOtherRepository, "the event is about %s, the app builds %s", event.FullName, c.tie.FullName), nil
 	}
-	c.delivery, c.received, c.before = record.ID, record.ReceivedAt, record.DecidedBefore
+	c.delivery, c.received, c.before, c.replayed = record.ID, record.ReceivedAt, record.DecidedBefore, record.ReplayedAt
 	return c, nil, nil
 }
 
@@ -451,7 +452,7 @@ func since(before store.Revision, pr ci.PullRequest, delivery string) pipeline.A
 
 // edited decides a pull request of which nothing is new that builds depend on: it may
 // have been built, which is worth more to know. When that build was set aside, something is new after all: what came
-// in between was not recorded, and there are no decisions.
+// in between was not recorded, and there are no decisions. So it is when that build is missing.
 func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, before store.Revision, verdict pipeline.Verdict) ([]ci.Decision, error) {
 	c.commit = before.Source
 	built, err := d.Store.BuildOf(ctx, c.app.ID, c.of(pr).change)
@@ -460,7 +461,7 @@ func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, b
 	case !known && !fault.Is(err, fault.NotFound):
 		return nil, fmt.Errorf("dispatch: %w", err)
 	case known:
-		if built, err = d.seenAgain(ctx, built, pr.UpdatedAt); err != nil || built.SetAside() && built.State != ci.Errored {
+		if built, err = d.seenAgain(ctx, built, pr.UpdatedAt); err != nil || built.SetAside() && built.State != ci.Errored || c.missing(built) {
 			return nil, err
 		}
 	}
@@ -658,7 +659,8 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ma
 		if again, err = d.backAt(ctx, c, b); err != nil {
 			return nil, err
 		}
-		if again == nil {
+		missing := !mine && c.missing(b) && !(n.Build.State == ci.Errored && n.Build.Reason == b.Reason) // it would say the same
+		if again == nil && !missing {
 			if !mine {
 				return c.alreadyBuilt(b, verdict), nil
 			}
@@ -670,7 +672,7 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ma
 		if n.Build.ID == b.ID { // this one was set aside as soon as it was made
 			n.Build.ID = d.NewID()
 		}
-		if n.Build.Fork != "" && again.at.After(n.Build.Revised) {
+		if again != nil && n.Build.Fork != "" && again.at.After(n.Build.Revised) {
 			n.Build.Revised = again.at.UTC()
 		}
 		b, created, err = d.Store.CreateBuild(ctx, n)
@@ -721,6 +723,15 @@ func (d *Dispatch) backAt(ctx context.Context, c candidate, b store.Build) (*pre
 		return nil, err
 	}
 	return now, nil
+}
+
+// missing reports whether somebody who asked for a replay found b ended in an error before anything of it ran. What was at fault, be it
+// a setting, the runner or a grant, may have been mended since; no event tells of that (docs/decisions/0054-errors-are-replayed.md).
+func (c candidate) missing(b store.Build) bool {
+	if c.late && b.Fork != "" {
+		return false // it would be held for what the pull request is not any more
+	}
+	return b.NeverRan() && b.FinishedAt.Before(c.replayed)
 }
 
 func (c candidate) alreadyBuilt(b store.Build, verdict pipeline.Verdict) []ci.Decision {

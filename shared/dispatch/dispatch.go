@@ -139,7 +139,8 @@ func (d *Dispatch) delivery(ctx context.Context, msg message.Dispatch) error {
 			ID: m.ID, App: m.App, Event: m.Event, RequestID: m.RequestID, Attempt: m.Attempt, ReceivedAt: m.ReceivedAt,
 			Decisions: known.Decisions,
 		},
-		Workspace: m.Workspace, Hook: m.Hook, Replays: known.Replays, DecidedBefore: known.DecidedBefore, Version: known.Version,
+		Workspace: m.Workspace, Hook: m.Hook, Replays: known.Replays, DecidedBefore: known.DecidedBefore,
+		ReplayedAt: known.ReplayedAt, Version: known.Version,
 	}
 	record.Content, err = bitbucket.ParseEvent(m.Event, m.Body)
 	if err != nil {

@@ -9,9 +9,11 @@ import (
 
 	"runnerhub/shared/catalog"
 	"runnerhub/shared/ci"
+	"runnerhub/shared/dispatch"
 	"runnerhub/shared/dispatch/dispatchtest"
 	"runnerhub/shared/fault"
 	"runnerhub/shared/message"
+	"runnerhub/shared/runner"
 	"runnerhub/shared/store"
 )
 
@@ -200,5 +202,120 @@ func TestReplayRefused(t *testing.T) {
 	b.Pump()
 	if d, err := b.Delivery(t.Context(), "under way"); err != nil || !d.DecidedAt.IsZero() {
 		t.Errorf("it was decided without its event: %+v, %v", d, err)
+	}
+}
+
+// What ended in an error before anything of it ran is missing once what was at fault is mended; to a replay, and to nothing else.
+func TestReplayOfAnError(t *testing.T) {
+	t.Parallel()
+	const (
+		good   = "name: Shop\ntriggers: [push, pull_request]\nsteps:\n  - run: make\n"
+		broken = good + "typo: 1\n"
+		ios    = good + "platform: ios\n"
+	)
+	refuse := func(err error) func(b *dispatchtest.Bench) {
+		return func(b *dispatchtest.Bench) {
+			b.Runner.OnStart(func(runner.Job) error { return err })
+		}
+	}
+	for name, test := range map[string]struct {
+		file        string
+		fault, mend func(b *dispatchtest.Bench)
+	}{
+		"another path": {broken, nil, func(b *dispatchtest.Bench) {
+			_, err := b.ChangeApp(b.Context(), dispatchtest.App, func(a *ci.App) { a.PipelinePath = "good.yml" })
+			b.Must(err)
+		}},
+		"a file the app holds":   {good, func(b *dispatchtest.Bench) { holding(b, "**", 0, broken) }, func(b *dispatchtest.Bench) { holding(b, "**", 1, good) }},
+		"a runner more":          {ios, nil, func(b *dispatchtest.Bench) { b.Dispatch.Offer.Platforms = append(b.Dispatch.Offer.Platforms, "ios") }},
+		"a runner that takes it": {good, refuse(fault.New(fault.Invalid, "no such machine")), refuse(nil)},
+		"a line that moves": {good, func(b *dispatchtest.Bench) { b.Dispatch.Limits.Runner = 0 }, func(b *dispatchtest.Bench) {
+			b.Clock.Add(dispatch.WaitLimit + time.Minute)
+			b.Must(b.Sweep.Run(b.Context()))
+			b.Pump()
+			b.Dispatch.Limits = dispatchtest.Limits()
+		}},
+	} {
+		for _, event := range []string{"repo:push", "pullrequest:updated"} {
+			t.Run(name+", "+event, func(t *testing.T) {
+				t.Parallel()
+				b := dispatchtest.New(t, test.file)
+				b.Commit("main", "good.yml", good)
+				head := b.Commit("feature", "x", "1")
+				tells := func(id string) ci.Decision {
+					t.Helper()
+					body := b.Push(dispatchtest.Change{Name: "feature", New: head})
+					if event != "repo:push" {
+						body = b.PullRequest(7, "feature", head, "main")
+					}
+					return one(b, b.Deliver(id, event, body))
+				}
+				replays := func(id string, verdict ci.Verdict, reason string) {
+					t.Helper()
+					b.Clock.Add(time.Second)
+					_, err := replayer(b).Replay(t.Context(), "user", id)
+					b.Must(err)
+					expect(b, one(b, id), verdict, reason)
+				}
+				if test.fault != nil {
+					test.fault(b)
+				}
+				tells("d")
+				if b.TheBuild().State == ci.Errored && len(b.Runner.Jobs()) == 0 {
+					replays("d", ci.AlreadyBuilt, "already built as #1, which ended in an error") // it would again
+				}
+				test.mend(b)
+				if got := b.TheBuild(); got.State != ci.Errored {
+					t.Fatalf("#1 is %s", got.State)
+				}
+				expect(b, tells("again"), ci.AlreadyBuilt, "already built as #1, which ended in an error")
+				replays("d", ci.Built, "")
+				replays("d", ci.AlreadyBuilt, "already built as #2")
+				replays("again", ci.AlreadyBuilt, "already built as #2")
+				expect(b, tells("once more"), ci.AlreadyBuilt, "already built as #2")
+				if shown := b.Shown(head, "feature"); shown != ci.StatusInProgress {
+					t.Errorf("the commit shows %s", shown)
+				}
+				b.Claim(b.Last()).Says(runner.VerdictError) // with the commit checked out
+				replays("d", ci.AlreadyBuilt, "already built as #2, which ended in an error")
+				if b.Count() != 2 {
+					t.Errorf("%d builds", b.Count())
+				}
+				b.Check(t)
+			})
+		}
+	}
+}
+
+// The process dies at each write of such a replay once, and the runner refuses what is built again: one build is made all the same.
+func TestDeathInAReplayOfAnError(t *testing.T) {
+	t.Parallel()
+	for at := 1; at <= 8; at++ {
+		for _, done := range []bool{false, true} {
+			b := dispatchtest.New(t, onMain)
+			b.Runner.OnStart(func(runner.Job) error { return fault.New(fault.Invalid, "no such machine") })
+			id := b.Deliver("d", "repo:push", b.Push(dispatchtest.Change{Name: "main", New: b.Main}))
+			expect(b, one(b, id), ci.Built, "matches")
+			b.Clock.Add(time.Hour)
+			_, err := replayer(b).Replay(t.Context(), "user", id)
+			b.Must(err)
+			b.Table.OnTransact(dispatchtest.Numbered(func(n int, do func() error) error {
+				if n != at {
+					return do()
+				}
+				if done {
+					b.Must(do())
+				}
+				return fault.New(fault.Unavailable, "the process died")
+			}))
+			b.PumpFor(time.Minute)
+			b.Table.OnTransact(nil)
+			b.Clock.Add(3 * time.Minute)
+			b.Must(b.Sweep.Run(t.Context()))
+			if d := one(b, id); d.Verdict != ci.Built || d.Number != 2 || b.Count() != 2 || b.TheBuild().State != ci.Errored {
+				t.Errorf("died at %d, done %v: %d builds, %+v", at, done, b.Count(), d)
+			}
+			b.Check(t)
+		}
 	}
 }

@@ -118,7 +118,7 @@ type NewBuild struct {
 	Change string // names the change: one build per app and change; empty: always a new one
 	// State names what a branch or tag is at, where Change names how it came there; empty: Change does, or there is none.
 	State string
-	// Instead is the build that speaks for the change, and was set aside, in whose place this one is made; empty: in that of none.
+	// Instead is the build that speaks for the change, and was set aside or never ran, in whose place this one is made; empty: in that of none.
 	Instead string
 	Script  any // what the runner executes, as JSON
 	// Ahead is the build before which this one is to have its turn in their group; empty: it is the last.
@@ -130,8 +130,8 @@ type NewBuild struct {
 
 // CreateBuild stores a build under the next number of its app, with its place in
 // the line and the status its commit shall show. When the change has a build
-// already, that one is answered and created is false; where it was set aside, the newest one of the same
-// state is. That is so unless the one to be answered was set aside, and n.Instead names it.
+// already, that one is answered and created is false; where nothing of it was built, the newest one of the same
+// state is. That is so unless nothing was built of the one to be answered either, and n.Instead names it.
 func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created bool, err error) {
 	err = s.again(ctx, func() error {
 		b, created = n.Build, true
@@ -209,7 +209,7 @@ type spoken struct {
 }
 
 // leavesTo reports whether n may take the place of the build that speaks.
-func (now spoken) leavesTo(n NewBuild) bool { return n.Instead == now.build.ID && now.build.SetAside() }
+func (now spoken) leavesTo(n NewBuild) bool { return n.Instead == now.build.ID && now.build.gone() }
 
 func (s *Store) spoken(ctx context.Context, n NewBuild) (now spoken, err error) {
 	first, version, err := find[numbered](ctx, s, changeKey(n.Build.App, n.Change), "change")
@@ -217,7 +217,7 @@ func (s *Store) spoken(ctx context.Context, n NewBuild) (now spoken, err error) 
 		return now, err
 	}
 	now.change = version
-	if now.build, err = s.Build(ctx, first.Build); err != nil || !now.build.SetAside() || n.State == "" {
+	if now.build, err = s.Build(ctx, first.Build); err != nil || !now.build.gone() || n.State == "" {
 		return now, err
 	}
 	// The same may have been built as another change since.
@@ -525,6 +525,13 @@ func (b *Build) Stop(reason string, now time.Time) bool {
 func (b Build) SetAside() bool {
 	return b.Lapsed && b.State.Final() || b.Stopping && b.SupersededBy != nil && (b.State == ci.Stopped || !b.State.Final())
 }
+
+// NeverRan reports whether the build ended in an error before any of its steps ran: of a broken pipeline file, of a runner that refused
+// it, of a repository that could not be read, or because it waited too long. That need not be the commit's fault.
+func (b Build) NeverRan() bool { return b.State == ci.Errored && !b.CheckedOut }
+
+// gone reports whether a build may leave its change to another one: nothing was built of it, and nothing will be.
+func (b Build) gone() bool { return b.SetAside() || b.NeverRan() }
 
 // Admit takes the next build out of the line before a runner and gives it a slot:
 // of the workspaces that wait, the one with the fewest builds at work goes first,

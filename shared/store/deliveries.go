@@ -20,10 +20,11 @@ type Delivery struct {
 	// Note says why there are no decisions yet, or none for good.
 	Note  string    `json:"note,omitempty"`
 	DueAt time.Time `json:"due_at,omitzero"`
-	// Replays is how often it was opened again after it had been decided, and DecidedBefore when that
-	// was, the last time: a build of its changes that is not newer was there before the replay.
+	// Replays is how often it was opened again after it had been decided, DecidedBefore when that
+	// was, the last time: a build of its changes that is not newer was there before the replay. ReplayedAt is when it was opened.
 	Replays       int       `json:"replays,omitempty"`
 	DecidedBefore time.Time `json:"decided_before,omitzero"`
+	ReplayedAt    time.Time `json:"replayed_at,omitzero"`
 
 	Version int64 `json:"-"`
 }
@@ -102,6 +103,7 @@ func (s *Store) ReopenDelivery(ctx context.Context, id string, due time.Time) (D
 		}
 		out.DecidedBefore, out.DecidedAt, out.Decisions = old.DecidedAt, time.Time{}, nil
 		out.Replays++
+		out.ReplayedAt = s.now().UTC()
 		out.Note, out.DueAt = "it is replayed, and not decided yet", due.UTC()
 		return s.commit(ctx, deliveryChange(out, old, version))
 	})

@@ -71,8 +71,8 @@
 //     mean reading again and starting over.
 //   - Of the builds of a group that run one after the other, one has the turn: it alone is in the line before its runner, or
 //     holds a slot. When it ends, the same transaction makes it the turn of the next.
-//   - A change has one build. Another one takes its place only when it was set aside (Build.SetAside), under the condition that it still is, and
-//     still speaks for the change and the state: so of those that were not set aside there is one at most.
+//   - A change has one build. Another one takes its place only when it was set aside (Build.SetAside) or never ran (Build.NeverRan), under the
+//     condition that it still is so, and still speaks for the change and the state: so of those of which something ran there is one at most.
 //   - States of builds move by ci.State.May alone. What hangs on a state (slot,
 //     ticket, waiting, status, due) moves in the same transaction.
 //   - What may be written over without harm (sessions, tokens and states under
