@@ -59,7 +59,9 @@ func start(e aws.Environment) (lambda.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	things, err := catalog.New(catalog.Deps{Store: stored, Queue: deliveries, Logs: logs, PublicURL: public, Now: time.Now, NewID: random.ID})
+	things, err := catalog.New(catalog.Deps{
+		Store: stored, Queue: deliveries, Logs: logs, Settling: buildlogs.Settling, PublicURL: public, Now: time.Now, NewID: random.ID,
+	})
 	if err != nil {
 		return nil, err
 	}

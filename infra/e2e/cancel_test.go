@@ -44,7 +44,7 @@ func cancelled(t *testing.T, in stack) {
 	if b := s.ended(running.ID, "STOPPED"); b.Reason != "stopped by Alice Admin" {
 		t.Errorf("the running build is %+v", b)
 	}
-	for _, l := range s.log(running.ID) {
+	for _, l := range s.whole(running.ID) {
 		if l.Text == "survived" || l.Text == "never" {
 			t.Errorf("after it was stopped, the build went on: %+v", l)
 		}
@@ -77,7 +77,7 @@ func superseded(t *testing.T, in stack) {
 		}
 	}
 	s.ended(third.ID, "SUCCESSFUL")
-	for _, l := range s.log(first.ID) {
+	for _, l := range s.whole(first.ID) {
 		if l.Text == "survived" {
 			t.Error("the first build went on")
 		}

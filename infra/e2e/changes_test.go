@@ -149,7 +149,7 @@ func pipelineFiles(t *testing.T, in stack) {
 		if !strings.Contains(b.Reason, c.reason) || b.Commit != commit {
 			t.Errorf("%s: the build is %+v", name, b)
 		}
-		if lines := s.log(b.ID); len(lines) != 1 || !strings.Contains(lines[0].Text, c.reason) {
+		if lines := s.whole(b.ID); len(lines) != 1 || !strings.Contains(lines[0].Text, c.reason) {
 			t.Errorf("%s: the log is %+v", name, lines)
 		}
 	}

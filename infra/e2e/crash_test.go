@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"runnerhub/infra/aws/buildlogs"
+	"runnerhub/infra/codebuild"
 	"runnerhub/infra/lambdahost"
 	"runnerhub/infra/rehearsal"
 	"runnerhub/infra/visitor"
@@ -177,14 +180,17 @@ func graceOver(t *testing.T, in stack) {
 	m.ended(m.pushSteps("echo works").ID, "SUCCESSFUL")
 }
 
-// functionsDie kills all functions while two builds run: one ends while there is none, the other later.
+// functionsDie kills all functions while two builds run: one ends while there is none, the other later. What they write from then on comes
+// into their logs when both have ended, as it does on AWS, and nobody who reads a log takes it for done before.
 func functionsDie(t *testing.T, in stack) {
-	a := in.install(t).(*account)
+	output := &heldOutput{}
+	a := in.(*lambda).account(t, rehearsal.Deps{Lines: output.lines})
 	s := newShop(t, a)
 	away, after := s.pushSteps(s.count("away")), s.pushSteps(s.count("after"))
 	for _, b := range []string{away.ID, after.ID} {
 		s.logged(b, "line 3")
 	}
+	output.hold()
 	a.kill()
 	s.open("away")
 	s.until("the step to end without a function", func() error {
@@ -197,9 +203,15 @@ func functionsDie(t *testing.T, in stack) {
 	s.ended(away.ID, "SUCCESSFUL")
 	s.open("after")
 	s.ended(after.ID, "SUCCESSFUL")
+	page, err := s.Log(t.Context(), after.ID, "")
+	s.must(err)
+	if ended, err := s.Build(t.Context(), after.ID); page.Done && time.Since(ended.FinishedAt) < buildlogs.Settling {
+		t.Errorf("the log is done with no more than %+v, %v", page.Items, err)
+	}
+	s.must(output.release(t.Context()))
 	for name, id := range map[string]string{"away": away.ID, "after": after.ID} {
 		var counted []string
-		for _, l := range s.log(id) {
+		for _, l := range s.whole(id) {
 			if l.Step != "" {
 				counted = append(counted, l.Text)
 			}
@@ -208,6 +220,44 @@ func functionsDie(t *testing.T, in stack) {
 			t.Errorf("the log of build %s has the lines\n%q\nand the step wrote\n%q", name, counted, want)
 		}
 	}
+}
+
+// heldOutput keeps what builds write from CloudWatch Logs for a while.
+type heldOutput struct {
+	mu   sync.Mutex
+	held bool
+	kept []func(context.Context) error
+}
+
+func (h *heldOutput) lines(next rehearsal.Lines) rehearsal.Lines {
+	return func(ctx context.Context, group, stream string, lines []codebuild.Line) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if !h.held {
+			return next(ctx, group, stream, lines)
+		}
+		h.kept = append(h.kept, func(ctx context.Context) error { return next(ctx, group, stream, lines) })
+		return nil
+	}
+}
+
+func (h *heldOutput) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = true
+}
+
+// release passes on what was kept, and from then on everything.
+func (h *heldOutput) release(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = false
+	for _, pass := range h.kept {
+		if err := pass(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // callsOfAPush counts what a push costs at the public route, when the function is warm.

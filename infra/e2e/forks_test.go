@@ -77,7 +77,7 @@ echo looked at everything`
 		t.Errorf("the build is %+v", b)
 	}
 	s.logged(second.ID, "looked at everything")
-	said := s.log(second.ID)
+	said := s.whole(second.ID)
 	for _, l := range said {
 		if strings.HasPrefix(l.Text, "WORKED: ") {
 			t.Error(l.Text)

@@ -60,7 +60,7 @@ func isolation(t *testing.T, in stack) {
 	s.ended(b.ID, "SUCCESSFUL")
 	s.logged(b.ID, fmt.Sprint(len(large)))
 	s.logged(b.ID, "tried it all")
-	for _, l := range s.log(b.ID) {
+	for _, l := range s.whole(b.ID) {
 		name, _, variable := strings.Cut(l.Text, "=")
 		switch {
 		case strings.HasPrefix(l.Text, "WORKED: "):

@@ -83,7 +83,7 @@ func killed(t *testing.T, in stack) {
 	s.ended(after.ID, "SUCCESSFUL")
 	for name, id := range map[string]string{"away": away.ID, "after": after.ID} {
 		var counted []string
-		for _, l := range s.log(id) {
+		for _, l := range s.whole(id) {
 			if l.Step != "" {
 				counted = append(counted, l.Text)
 			}

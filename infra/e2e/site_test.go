@@ -240,6 +240,15 @@ func (s *site) log(id string) []visitor.LogLine {
 	}
 }
 
+// whole answers all of the log of a build that has ended, once all of it is there.
+func (s *site) whole(id string) (all []visitor.LogLine) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(s.Follow(ctx, id, func(l visitor.LogLine) { all = append(all, l) }))
+	return all
+}
+
 // logged waits until a build's log has a line.
 func (s *site) logged(id, text string) {
 	s.t.Helper()

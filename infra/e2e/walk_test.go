@@ -21,7 +21,7 @@ func walk(t *testing.T, in stack) {
 	s.open("go")
 	s.ended(b.ID, "SUCCESSFUL")
 	var steps []string
-	for _, l := range s.log(b.ID) {
+	for _, l := range s.whole(b.ID) {
 		if l.Text == "last line" || l.Text == "1 test passed" {
 			steps = append(steps, l.Step+": "+l.Text)
 		}
@@ -41,7 +41,7 @@ func walk(t *testing.T, in stack) {
 		t.Errorf("the build is %+v", b)
 	}
 	s.logged(b.ID, "broken")
-	for _, l := range s.log(b.ID) {
+	for _, l := range s.whole(b.ID) {
 		if l.Text == "never" {
 			t.Error("a step ran after one that failed")
 		}

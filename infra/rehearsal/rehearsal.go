@@ -106,9 +106,15 @@ type Deps struct {
 	Done         func(lambdahost.Invocation)
 	// Before stands before the sandbox and passes on what comes to it; nil: nothing does.
 	Before func(*sandbox.Sandbox) http.Handler
+	// Lines stands between builds and CloudWatch Logs: what it answers takes their output, and passes on to next what it will, and
+	// when. nil: all of it, at once.
+	Lines func(next Lines) Lines
 	// Output is where functions and host write; may be nil.
 	Output io.Writer
 }
+
+// Lines takes output of builds, as in codebuild.Deps.
+type Lines = func(ctx context.Context, group, stream string, lines []codebuild.Line) error
 
 // Installation is one RunnerHub. Its state and Bitbucket are there from New to Close; the functions are
 // from Start to Stop or Kill.
@@ -216,9 +222,13 @@ func (in *Installation) builds() error {
 	if err != nil {
 		return err
 	}
+	takes := lines.Lines
+	if in.deps.Lines != nil {
+		takes = in.deps.Lines(takes)
+	}
 	in.CodeBuild, err = codebuild.New(codebuild.Deps{
 		Region: region, Account: account, Dir: in.deps.Dir, Path: path, Grace: grace,
-		Lines: lines.Lines, Event: func(_ context.Context, event []byte) { in.emit(event) },
+		Lines: takes, Event: func(_ context.Context, event []byte) { in.emit(event) },
 		Now: time.Now, NewID: newUUID, Log: in.log,
 	})
 	if err != nil {

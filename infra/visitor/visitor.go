@@ -427,19 +427,20 @@ func (v *Visitor) SetUp(ctx context.Context, name, fullName string) (string, err
 
 // Build is a build as the API shows it.
 type Build struct {
-	ID          string `json:"id"`
-	Number      int    `json:"number"`
-	State       string `json:"state"`
-	Reason      string `json:"reason"`
-	Trigger     string `json:"trigger"`
-	Branch      string `json:"branch"`
-	Commit      string `json:"commit"`
-	PullRequest int    `json:"pull_request"`
-	URL         string `json:"url"`
-	Held        bool   `json:"held"` // it waits for an approval
-	ApprovedBy  string `json:"approved_by"`
-	Fork        string `json:"fork_full_name"`
-	FileAt      string `json:"pipeline_commit"` // where its pipeline file is from, if that is another commit
+	ID          string    `json:"id"`
+	Number      int       `json:"number"`
+	State       string    `json:"state"`
+	Reason      string    `json:"reason"`
+	Trigger     string    `json:"trigger"`
+	Branch      string    `json:"branch"`
+	Commit      string    `json:"commit"`
+	PullRequest int       `json:"pull_request"`
+	URL         string    `json:"url"`
+	Held        bool      `json:"held"` // it waits for an approval
+	ApprovedBy  string    `json:"approved_by"`
+	Fork        string    `json:"fork_full_name"`
+	FileAt      string    `json:"pipeline_commit"` // where its pipeline file is from, if that is another commit
+	FinishedAt  time.Time `json:"finished_at"`
 	// SupersededBy is the newer build because of which this one was stopped.
 	SupersededBy struct {
 		Build  string `json:"build"`

@@ -294,11 +294,7 @@ func (a *agent) finish(stopping context.Context, c *client, work *handover, repo
 	case runner.VerdictStopped:
 		report.Message = "The build was stopped."
 	}
-	if report.Message == "" {
-		a.log.say("Build ended: %s", verdict)
-	} else {
-		a.log.say("Build ended: %s: %s", verdict, report.Message)
-	}
+	a.log.end(strings.TrimSuffix(string(verdict)+": "+report.Message, ": "))
 	if err := os.WriteFile(filepath.Join(a.Dir, runner.ResultFile), []byte(verdict), 0o600); err != nil {
 		_, _ = fmt.Fprintln(a.Stderr, "runnerhub agent: leave the result:", err)
 	}

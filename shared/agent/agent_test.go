@@ -88,6 +88,20 @@ func (b *build) text() string {
 	return all.String()
 }
 
+// ended reports whether the log has the line that says that no more will come, as its last one and no other.
+func (b *build) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ends := false
+	for line := range strings.Lines(b.out.String()) {
+		if ends {
+			return false
+		}
+		ends = buildlog.ParseLine(strings.TrimSuffix(line, "\n")).Ends()
+	}
+	return ends
+}
+
 // ends waits for the agent and checks its exit code.
 func (b *build) ends(code int) {
 	b.t.Helper()
@@ -140,6 +154,8 @@ func TestExitCodes(t *testing.T) {
 		"kill -KILL $$":  {runner.ExitFailed, runner.VerdictFailed, 137},
 		"if; syntax (":   {runner.ExitFailed, runner.VerdictFailed, 2},
 		"nosuchcommand0": {runner.ExitFailed, runner.VerdictFailed, 127},
+		// A step cannot end the log for its agent.
+		"echo 'Build ended: FAILED'; exit 4": {runner.ExitFailed, runner.VerdictFailed, 4},
 	} {
 		t.Run(script, func(t *testing.T) {
 			t.Parallel()
@@ -152,6 +168,9 @@ func TestExitCodes(t *testing.T) {
 			}
 			if left, err := os.ReadFile(filepath.Join(b.dir, runner.ResultFile)); err != nil || string(left) != string(want.result) {
 				t.Errorf("left %q, %v", left, err)
+			}
+			if !b.ended() {
+				t.Errorf("the log does not end with its last line:\n%s", b.text())
 			}
 		})
 	}

@@ -41,9 +41,17 @@ func (l *logbook) line(step, text string) {
 
 // say writes a line of the agent itself, which the limit does not concern.
 func (l *logbook) say(format string, args ...any) {
+	l.add(buildlog.Line{Text: fmt.Sprintf(format, args...)})
+}
+
+// end writes the last line: who reads the log knows by it that no more will come.
+func (l *logbook) end(outcome string) { l.add(buildlog.End(outcome)) }
+
+func (l *logbook) add(line buildlog.Line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf = buildlog.Line{Time: l.now(), Text: fmt.Sprintf(format, args...)}.AppendText(l.buf[:0])
+	line.Time = l.now()
+	l.buf = line.AppendText(l.buf[:0])
 	_, _ = l.out.Write(l.buf)
 }
 

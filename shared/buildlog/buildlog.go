@@ -35,10 +35,20 @@ type Line struct {
 	Text string    `json:"text"` // UTF-8 without line breaks; may hold ANSI colours
 }
 
+// endText begins the line that an agent says last.
+const endText = "Build ended: "
+
+// End is the last line of an attempt's log, but for its time: it says what came of the attempt.
+func End(outcome string) Line { return Line{Text: endText + outcome} }
+
+// Ends reports whether a line is one that End made. Whoever can write to the log can write such a line: it says when to
+// stop reading, and nothing else may be made of it.
+func (l Line) Ends() bool { return l.Step == "" && strings.HasPrefix(l.Text, endText) }
+
 // Size is what a line counts against MaxPageBytes: its text and the name of its step.
 func (l Line) Size() int { return len(l.Step) + len(l.Text) }
 
-// Page is an answer of Read. Cursor is never empty: reading on from it answers what was
+// Page is an answer of Read. Cursor is of [A-Za-z0-9_-], and never empty: reading on from it answers what was
 // appended since, with no line twice and none left out.
 type Page struct {
 	Lines  []Line

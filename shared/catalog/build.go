@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"runnerhub/shared/access"
 	"runnerhub/shared/buildlog"
@@ -84,7 +87,7 @@ func (c *Catalog) shown(b store.Build) Build {
 	return Build{Build: b.Build, URL: c.PublicURL + "/builds/" + b.ID}
 }
 
-// Lines is a page of a log. Done says that the build ended and nothing is left to read.
+// Lines is a page of a log. Done says that the build ended, its log is all there, and nothing is left to read.
 type Lines struct {
 	Items  []buildlog.Line `json:"items"`
 	Cursor string          `json:"cursor"`
@@ -104,10 +107,14 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 	if err != nil {
 		return Lines{}, fmt.Errorf("catalog: log: %w", err)
 	}
-	out := Lines{Items: []buildlog.Line{}, Cursor: cursor}
+	at, err := parsePlace(cursor)
+	if err != nil {
+		return Lines{}, fmt.Errorf("catalog: log: %w", err)
+	}
+	out := Lines{Items: []buildlog.Line{}}
 	size := 0
 	for range maxReads {
-		page, err := c.Logs.Read(ctx, b.LogName(), out.Cursor, buildlog.MaxPage-len(out.Items))
+		page, err := c.Logs.Read(ctx, b.LogName(), at.cursor, buildlog.MaxPage-len(out.Items))
 		if err != nil {
 			return Lines{}, fmt.Errorf("catalog: reading a log: %w", err)
 		}
@@ -115,14 +122,69 @@ func (c *Catalog) Log(ctx context.Context, user, build, cursor string) (Lines, e
 			break // it is read again for the next page
 		}
 		out.Items = append(out.Items, page.Lines...)
-		out.end = len(page.Lines) == 0 && page.Cursor == out.Cursor
-		out.Cursor = page.Cursor
+		out.end = len(page.Lines) == 0 && page.Cursor == at.cursor
+		at.pass(b, page)
 		if out.end || len(out.Items) == buildlog.MaxPage {
 			break
 		}
 	}
-	out.Done = out.end && b.State.Final()
+	out.Cursor = at.String()
+	out.Done = out.end && c.complete(b, at)
 	return out, nil
+}
+
+// complete reports whether the log of a build, read up to a place after which there was nothing, has all it will ever have. A build
+// can have ended before its last lines are in its log.
+func (c *Catalog) complete(b store.Build, at place) bool {
+	switch {
+	case !b.State.Final():
+		return false
+	case !c.Now().Before(b.FinishedAt.Add(c.Settling)) || c.Settling == 0:
+		return true
+	case b.Attempt == "" && b.State != ci.Errored:
+		return true // no runner was asked, and nothing was wrong with its file
+	case b.Attempt == "":
+		return !at.closed.IsZero()
+	}
+	// The last line of an earlier attempt is none of this one, which was claimed later, or not at all.
+	return b.Nonce != "" && !at.closed.IsZero() && !at.closed.Before(b.StartedAt.Truncate(time.Millisecond))
+}
+
+// place is how far a log was read.
+type place struct {
+	cursor string    // the log's own
+	closed time.Time // of the newest last line before it, in milliseconds; zero: there was none
+}
+
+// pass moves behind a page. Of a build that no runner was asked to run, what the service says in one go is
+// all, so that any line is a last one.
+func (p *place) pass(b store.Build, page buildlog.Page) {
+	p.cursor = page.Cursor
+	for _, line := range page.Lines {
+		if (b.Attempt == "" || line.Ends()) && !line.Time.IsZero() {
+			p.closed = line.Time.Truncate(time.Millisecond)
+		}
+	}
+}
+
+// String is the form that parsePlace reads. Who makes one up misleads himself alone.
+func (p place) String() string {
+	if p.closed.IsZero() {
+		return p.cursor
+	}
+	return p.cursor + "." + strconv.FormatInt(p.closed.UnixMilli(), 10)
+}
+
+func parsePlace(s string) (place, error) {
+	cursor, closed, ok := strings.Cut(s, ".")
+	if !ok {
+		return place{cursor: s}, nil
+	}
+	at, err := strconv.ParseInt(closed, 10, 64)
+	if err != nil || cursor == "" {
+		return place{}, buildlog.BadCursor()
+	}
+	return place{cursor, time.UnixMilli(at)}, nil
 }
 
 func sizeOf(lines []buildlog.Line) (size int) {
@@ -137,7 +199,7 @@ type Tail struct {
 	Lines   []buildlog.Line
 	Left    int  // lines before these
 	Cut     bool // the log goes on after these: it is too long to be read to its end
-	Running bool // more may come
+	Running bool // more may come, also when the build has ended
 }
 
 // Tail answers the last lines of a build's log, at most n and of at most size bytes, by

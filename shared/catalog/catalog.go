@@ -33,6 +33,8 @@ const (
 type Deps struct {
 	Store *store.Store
 	Logs  buildlog.Log // nil for who shows no logs
+	// Settling is how long after a build's end lines of it may still come into its log; 0: they are there before it.
+	Settling time.Duration
 	// Queue is that of deliveries; nil for who replays nothing.
 	Queue     queue.Publisher
 	PublicURL string // of this installation, without a slash at its end

@@ -57,6 +57,8 @@ type options struct {
 	allowed []string
 	scopes  []string // of the OAuth consumer
 	one     bool     // builds are not kept apart
+	// settling is how long lines may come after a build's end.
+	settling time.Duration
 }
 
 // bed is an installation over SQLite with a sandbox as its Bitbucket.
@@ -148,7 +150,9 @@ func newBed(t *testing.T, o options) *bed {
 		Store: b.store, Bitbucket: bb, Consent: trips, Grants: b.grants, Hooks: b.hooks, PublicURL: b.public, Now: b.now, Log: logger,
 	})
 	b.ok(err)
-	shows, err := catalog.New(catalog.Deps{Store: b.store, Logs: b.logs, Queue: queue, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID})
+	shows, err := catalog.New(catalog.Deps{
+		Store: b.store, Logs: b.logs, Settling: o.settling, Queue: queue, PublicURL: b.public, OneWorkspace: o.one, Now: b.now, NewID: b.newID,
+	})
 	b.ok(err)
 	b.timetable = &switchedTimetable{}
 	b.timetable.Timetable, err = timers.New(timers.Deps{Table: b.table, Queue: queue, Now: b.now, Log: logger})

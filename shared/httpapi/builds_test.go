@@ -109,6 +109,109 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// Where lines come after a build's end, its log is done when it has its last line, or the time for lines to come is over, and
+// until then its page is asked for again.
+func TestLogsThatComeLate(t *testing.T) {
+	t.Parallel()
+	const settling = 30 * time.Second
+	b := newBed(t, options{settling: settling})
+	br := b.signsIn("alice")
+	workspace := br.makes("/api/workspaces", "Acme")
+	app := br.makes("/api/workspaces/"+workspace+"/apps", "Shop")
+	last := func(build string) {
+		line := buildlog.End("FAILED")
+		line.Time = b.now()
+		b.ok(b.logs.Append(t.Context(), "log-of-"+build, line))
+	}
+	attempt := func(claimed bool) func(build string) {
+		return func(build string) {
+			_, _, err := b.store.ChangeBuild(t.Context(), build, func(edited *store.Build) (bool, error) {
+				edited.Begin(store.Attempt{ID: b.newID(), Ticket: b.newID()}, b.now())
+				if claimed {
+					edited.State, edited.Nonce, edited.StartedAt = ci.Running, b.newID(), b.now().UTC()
+				}
+				return true, nil
+			})
+			b.ok(err)
+			b.clock.Add(int64(5 * time.Second))
+		}
+	}
+	begins, waits := attempt(true), attempt(false)
+	says := func(build string) { b.prints(build, "Test", "one") }
+	ends := func(state ci.State) func(build string) {
+		return func(build string) {
+			_, _, err := b.store.ChangeBuild(t.Context(), build, func(edited *store.Build) (bool, error) {
+				edited.State = state
+				return true, nil
+			})
+			b.ok(err)
+		}
+	}
+	fails := ends(ci.Failed)
+	for name, test := range map[string]struct {
+		before []func(build string) // what happens before the log is read for the first time
+		done   bool
+		then   func(build string) // what ends the wait before its time; nil: nothing does
+	}{
+		"the agent's report is first":                {before: []func(string){begins, fails}, then: last},
+		"some lines have come":                       {before: []func(string){begins, says, fails}, then: last},
+		"all lines have come":                        {before: []func(string){begins, says, last, fails}, done: true},
+		"the last line alone":                        {before: []func(string){begins, last, fails}, done: true},
+		"no agent says a last line":                  {before: []func(string){begins, says, fails}},
+		"a step says what looks like a last line":    {before: []func(string){begins, func(build string) { b.prints(build, "Test", buildlog.End("FAILED").Text) }, fails}, then: last},
+		"the last line is of an earlier attempt":     {before: []func(string){begins, last, begins, fails}, then: last},
+		"the agent of the last attempt did not come": {before: []func(string){begins, last, waits, fails}},
+		"it was stopped before any attempt":          {before: []func(string){ends(ci.Stopped)}, done: true},
+		"its file is broken":                         {before: []func(string){ends(ci.Errored)}, then: func(build string) { b.prints(build, "", "line 1: no") }},
+		"its file is broken, and the log says why":   {before: []func(string){func(build string) { b.prints(build, "", "line 1: no") }, ends(ci.Errored)}, done: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			build := b.builds(app, workspace, ci.Queued)
+			cursors := []string{""}
+			is := func(when string, want bool) {
+				t.Helper()
+				for _, cursor := range cursors { // of a reader who begins now, and of those who went on from each place
+					a := br.get("/api/builds/" + build + "/log?cursor=" + cursor).want(200)
+					if done := a.json()["done"]; done != want {
+						t.Errorf("%s, from %q on, done is %v: %s", when, cursor, done, a.body)
+					}
+					cursors = append(cursors, a.text("cursor"))
+				}
+				a := br.get("/builds/" + build).want(200)
+				if again := strings.Contains(a.body, `http-equiv="refresh"`); again == want {
+					t.Errorf("%s, the page is asked for again: %v", when, again)
+				}
+				if !want && strings.Contains(a.body, "The log is empty.") {
+					t.Errorf("%s, the page says that the log is empty", when)
+				}
+			}
+			for _, step := range test.before {
+				is("before it ended", false)
+				step(build)
+			}
+			is("when it ended", test.done)
+			if test.done {
+				return
+			}
+			b.clock.Add(int64(settling / 2))
+			is("a while later", false)
+			if test.then != nil {
+				test.then(build)
+				is("with its last line", true)
+				return
+			}
+			b.clock.Add(int64(settling / 2))
+			is("when all had the time to come", true)
+		})
+	}
+	build := b.builds(app, workspace, ci.Queued)
+	for _, cursor := range []string{".1", "x.1", ".", br.get("/api/builds/"+build+"/log").text("cursor") + ".x"} {
+		if field := br.get("/api/builds/" + build + "/log?cursor=" + cursor).want(400).text("field"); field != "cursor" {
+			t.Errorf("of cursor %q the field is %s", cursor, field)
+		}
+	}
+}
+
 // The name of a log is for those who write and read it: who knows it may be able to write there, too.
 func TestLogNamesAreNotShown(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 )
 
 // The page of a build shows the end of its log: at most so many lines, and so many bytes of
-// them. While the build runs the page is asked for again and again.
+// them. Until the build has ended and its log is there, the page is asked for again and again.
 const (
 	tailLines = 2000
 	tailBytes = 256 << 10
@@ -99,7 +99,7 @@ func (a buildsGroup) buildPage(c *call) (answer, error) {
 	if build.PullRequest != 0 {
 		v.pullRequest = onBitbucket(a.webURL, build.FullName, "pull-requests", strconv.Itoa(build.PullRequest))
 	}
-	if !build.State.Final() {
+	if !build.State.Final() || tail.Running {
 		v.reload = 5
 	}
 	return page{buildPage(v)}, nil

@@ -10,6 +10,11 @@ import (
 	"runnerhub/shared/random"
 )
 
+// Settling is how long after a build's end its last lines may still come. Its agent says at once that it ended; CodeBuild brings what it
+// wrote to CloudWatch Logs in batches, some seconds later, and CloudWatch Logs shows that a little later again. How long that can
+// take is documented nowhere: this is several times what is seen.
+const Settling = 30 * time.Second
+
 // Open opens them.
 func Open(e aws.Environment) (*cloudwatch.Log, error) {
 	group, err := e.Need("RUNNERHUB_LOG_GROUP", aws.Deployed)

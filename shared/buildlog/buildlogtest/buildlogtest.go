@@ -18,6 +18,8 @@ import (
 	"runnerhub/shared/fault"
 )
 
+const cursorLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+
 // Storage is one empty place of the driver under test.
 type Storage struct {
 	// Open answers a log on it, anew each time, as after a restart.
@@ -333,7 +335,8 @@ func read(t *testing.T, l buildlog.Log, build, cursor string, limit int) buildlo
 	for _, line := range page.Lines {
 		size += line.Size()
 	}
-	if len(page.Lines) > limit || size > buildlog.MaxPageBytes || page.Cursor == "" {
+	bad := func(r rune) bool { return !strings.ContainsRune(cursorLetters, r) }
+	if len(page.Lines) > limit || size > buildlog.MaxPageBytes || page.Cursor == "" || strings.ContainsFunc(page.Cursor, bad) {
 		t.Fatalf("read %s: %d lines of at most %d, %d bytes of at most %d, cursor %q",
 			build, len(page.Lines), limit, size, buildlog.MaxPageBytes, page.Cursor)
 	}
