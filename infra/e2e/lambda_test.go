@@ -4,11 +4,13 @@ import (
 	"crypto/rand"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"runnerhub/infra/lambdahost"
 	"runnerhub/infra/ministack"
 	"runnerhub/infra/rehearsal"
 )
@@ -98,6 +100,8 @@ func (l *lambda) account(t *testing.T, deps rehearsal.Deps) *account {
 	if deps.Visibility == 0 {
 		deps.Visibility = 5 * time.Second
 	}
+	early := &earlyCalls{}
+	deps.Watch = early.watch(deps.Watch)
 	if a.Installation, err = rehearsal.New(t.Context(), deps); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +116,9 @@ func (l *lambda) account(t *testing.T, deps rehearsal.Deps) *account {
 		for _, call := range denied {
 			t.Errorf("the template does not allow what a function does: %s", call)
 		}
+		for _, call := range early.made() {
+			t.Errorf("a function makes a call before its first event, which that could have waited for: %s", call)
+		}
 		if t.Failed() {
 			t.Logf("== the functions' log\n%s", a.said())
 		}
@@ -120,6 +127,33 @@ func (l *lambda) account(t *testing.T, deps rehearsal.Deps) *account {
 		}
 	})
 	return a
+}
+
+// earlyCalls keeps the calls that functions made while they started.
+type earlyCalls struct {
+	mu    sync.Mutex
+	calls []string
+}
+
+func (e *earlyCalls) watch(next func(lambdahost.Call, bool) lambdahost.Fate) func(lambdahost.Call, bool) lambdahost.Fate {
+	return func(c lambdahost.Call, after bool) lambdahost.Fate {
+		if c.Init && !after {
+			e.mu.Lock()
+			e.calls = append(e.calls, c.Function+": "+c.Name())
+			e.mu.Unlock()
+		}
+		if next == nil {
+			return lambdahost.Pass
+		}
+		return next(c, after)
+	}
+}
+
+func (e *earlyCalls) made() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	slices.Sort(e.calls)
+	return slices.Compact(e.calls)
 }
 
 func (a *account) start() (hub, forge string) {

@@ -21,7 +21,8 @@ import (
 type Call struct {
 	Function   string // id
 	Invocation string // id of the event it is made in; empty between two
-	Cold       bool   // it is made in the first event of its process
+	Cold       bool   // it is made in the first event of its process, or before
+	Init       bool   // it is made before that
 	Service    string // dynamodb, sqs, kms, …, or bitbucket
 	Action     string // TransactWriteItems, or GET /2.0/user
 	Resource   string // its name or ARN; the partition for a table's keys
@@ -130,8 +131,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, ask.service, http.StatusForbidden, "UnrecognizedClientException", "nobody has this key")
 		return
 	}
-	invocation, cold := i.at()
-	call := Call{Function: i.function.ID, Invocation: invocation, Cold: cold, Service: ask.service, Action: ask.action, Resource: ask.resource()}
+	call := i.called()
+	call.Service, call.Action, call.Resource = ask.service, ask.action, ask.resource()
 	if why := g.refuses(i.function, ask); why != "" {
 		fail(w, ask.service, http.StatusBadRequest, "AccessDeniedException", why)
 		return

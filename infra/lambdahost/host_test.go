@@ -41,6 +41,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "cannot start")
 		os.Exit(1)
 	}
+	if early := os.Getenv("EARLY"); early != "" {
+		if _, err := obey(context.Background(), order{Do: "read", File: early}); err != nil {
+			fmt.Fprintln(os.Stderr, "a call before the first event:", err)
+			os.Exit(1)
+		}
+	}
 	lambda.Start(handle)
 }
 
@@ -678,6 +684,7 @@ func permissions(t *testing.T, w *wire) {
 	fates := map[string]Fate{}
 	b := newBed(t, w.url, func(d *Deps) {
 		d.Stack.Functions[0].Role = "WorkRole"
+		d.Stack.Functions[0].Environment = map[string]string{"EARLY": "HOOK#0"}
 		d.Stack.Roles = []template.Role{{ID: "WorkRole", Policy: template.Policy{{
 			Effect:  "Allow",
 			Actions: []string{"dynamodb:GetItem"}, Resources: []string{"arn:aws:dynamodb:*:*:table/stack-table"},
@@ -704,11 +711,14 @@ func permissions(t *testing.T, w *wire) {
 		t.Errorf("%v, denied %v", err, b.Denied())
 	}
 	mu.Lock()
-	want := Call{Function: "WorkFunction", Cold: true, Service: "dynamodb", Action: "GetItem", Resource: "HOOK#1"}
-	if len(ended) > 0 {
-		want.Invocation = ended[0].ID
+	want := []Call{
+		{Function: "WorkFunction", Cold: true, Init: true, Service: "dynamodb", Action: "GetItem", Resource: "HOOK#0"},
+		{Function: "WorkFunction", Cold: true, Service: "dynamodb", Action: "GetItem", Resource: "HOOK#1"},
 	}
-	if len(calls) != 1 || calls[0] != want || want.Invocation == "" {
+	if len(ended) > 0 {
+		want[1].Invocation = ended[0].ID
+	}
+	if !slices.Equal(calls, want) || want[1].Invocation == "" {
 		t.Errorf("the calls were %+v in %+v", calls, ended)
 	}
 	for name, fate := range map[string]Fate{"kill": Kill, "lose": Lose} {

@@ -213,14 +213,15 @@ func (i *instance) memory() int {
 	return kilobytes >> 10
 }
 
-// at answers the event at work, and whether it is the first of the process.
-func (i *instance) at() (invocation string, cold bool) {
+// called is a call that the process makes now, as far as that says what it is.
+func (i *instance) called() Call {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	call := Call{Function: i.function.ID, Cold: i.served <= 1, Init: i.served == 0}
 	if i.current != nil {
-		invocation = i.current.id
+		call.Invocation = i.current.id
 	}
-	return invocation, i.served <= 1
+	return call
 }
 
 // runtime is the Runtime API: four calls.
