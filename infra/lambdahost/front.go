@@ -133,13 +133,13 @@ func (e *entry) event(r *http.Request, body []byte) events.APIGatewayV2HTTPReque
 	now := time.Now().UTC()
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	event := events.APIGatewayV2HTTPRequest{
-		Version: "2.0", RouteKey: key(e.route), RawPath: r.URL.EscapedPath(), RawQueryString: r.URL.RawQuery,
+		Version: "2.0", RouteKey: key(e.route), RawPath: r.URL.Path, RawQueryString: r.URL.RawQuery,
 		Headers: map[string]string{"host": r.Host},
 		RequestContext: events.APIGatewayV2HTTPRequestContext{
 			RouteKey: key(e.route), AccountID: e.host.Account, Stage: stage, RequestID: requestID(), APIID: "local",
 			DomainName: r.Host, DomainPrefix: "local", Time: now.Format("02/Jan/2006:15:04:05 -0700"), TimeEpoch: now.UnixMilli(),
 			HTTP: events.APIGatewayV2HTTPRequestContextHTTPDescription{
-				Method: r.Method, Path: r.URL.EscapedPath(), Protocol: r.Proto, SourceIP: host, UserAgent: r.UserAgent(),
+				Method: r.Method, Path: r.URL.Path, Protocol: r.Proto, SourceIP: host, UserAgent: r.UserAgent(),
 			},
 		},
 	}

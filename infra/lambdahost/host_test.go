@@ -530,6 +530,11 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%q: %d %v, the event was %+v", kind, resp.StatusCode, resp.Header, e)
 		}
 	}
+	_, text := request(http.MethodPost, "/hooks/a%20b%25%2Fc%3Fd?e=%2F", "", nil)
+	var e events.APIGatewayV2HTTPRequest
+	if err := json.Unmarshal(text, &e); err != nil || e.RawPath != "/hooks/a b%/c?d" || e.RequestContext.HTTP.Path != e.RawPath || e.RawQueryString != "e=%2F" {
+		t.Errorf("with a path that has escapes, the event is %+v, %v", e, err)
+	}
 	for _, test := range []struct {
 		method, path string
 		status       int

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -123,15 +122,15 @@ func request(ctx context.Context, c call) (*http.Request, error) {
 		}
 		body = bytes.NewReader(plain)
 	}
-	u, err := url.Parse(c.RawPath)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "the path is not one")
+	if !strings.HasPrefix(c.RawPath, "/") {
+		return nil, fault.New(fault.Invalid, "the path is not one")
 	}
-	u.RawQuery = c.RawQueryString
-	r, err := http.NewRequestWithContext(ctx, c.RequestContext.HTTP.Method, u.String(), body)
+	r, err := http.NewRequestWithContext(ctx, c.RequestContext.HTTP.Method, "/", body)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the request is not one")
 	}
+	// The gateway has decoded the path, whatever its name says: what looks like an escape in it, or like the end of a path, is part of it.
+	r.URL.Path, r.URL.RawQuery = c.RawPath, c.RawQueryString
 	r.Header = make(http.Header, len(c.Headers)+1)
 	for name, value := range c.Headers { // several values of a name come joined by commas
 		r.Header.Set(name, value)
@@ -140,7 +139,7 @@ func request(ctx context.Context, c call) (*http.Request, error) {
 		r.Header.Set("Cookie", strings.Join(c.Cookies, "; "))
 	}
 	r.Host = c.RequestContext.DomainName
-	r.RequestURI = u.RequestURI()
+	r.RequestURI = r.URL.RequestURI()
 	r.RemoteAddr = c.RequestContext.HTTP.SourceIP + ":0"
 	return r, nil
 }

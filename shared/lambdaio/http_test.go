@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -160,7 +161,7 @@ func TestThereAndBack(t *testing.T) {
 		_, _ = w.Write([]byte{0xff, 0x00})
 	}))
 	e := events.APIGatewayV2HTTPRequest{
-		RawPath: "/api/x%2Fy", RawQueryString: "q=a+b&q=c", Cookies: []string{"session=s", "other=o"},
+		RawPath: "/api/x y", RawQueryString: "q=a+b&q=c", Cookies: []string{"session=s", "other=o"},
 		Headers: map[string]string{"authorization": "Bearer x", "accept": "a, b"},
 	}
 	e.RequestContext.HTTP.Method, e.RequestContext.DomainName = http.MethodGet, "ci.example.com"
@@ -168,7 +169,7 @@ func TestThereAndBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen.URL.EscapedPath() != "/api/x%2Fy" || seen.FormValue("q") != "a b" || seen.Host != "ci.example.com" {
+	if seen.URL.Path != "/api/x y" || seen.RequestURI != "/api/x%20y?q=a+b&q=c" || seen.FormValue("q") != "a b" || seen.Host != "ci.example.com" {
 		t.Errorf("the handler saw %s %s", seen.Host, seen.URL)
 	}
 	if c, err := seen.Cookie("other"); err != nil || c.Value != "o" || seen.Header.Get("Authorization") != "Bearer x" {
@@ -176,6 +177,49 @@ func TestThereAndBack(t *testing.T) {
 	}
 	if got.StatusCode != http.StatusTeapot || len(got.Cookies) != 2 || got.Headers["X-Kind"] != "binary" || !got.IsBase64Encoded || got.Body != "/wA=" {
 		t.Errorf("the answer is %+v", got)
+	}
+}
+
+// The gateway decodes the path. Whatever is in it, and were it not decoded, it is a path and leads to the route that has it.
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	for _, pattern := range []string{"GET /{$}", "GET /api/builds/{build}", "GET /api/builds/{build}/log"} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, pattern+" "+r.PathValue("build")+" "+r.URL.RawQuery)
+		})
+	}
+	handler := HTTP(mux)
+	for path, want := range map[string]string{
+		"/":                           "GET /{$}  a=%2F&b",
+		"/api/builds/b1":              "GET /api/builds/{build} b1 a=%2F&b",
+		"/api/builds/b1/log":          "GET /api/builds/{build}/log b1 a=%2F&b",
+		"/api/builds/100%":            "GET /api/builds/{build} 100% a=%2F&b",
+		"/api/builds/%zz":             "GET /api/builds/{build} %zz a=%2F&b",
+		"/api/builds/b1?cursor=x":     "GET /api/builds/{build} b1?cursor=x a=%2F&b",
+		"/api/builds/b1#log":          "GET /api/builds/{build} b1#log a=%2F&b",
+		"/api/builds/b1%2Flog":        "GET /api/builds/{build} b1%2Flog a=%2F&b",
+		"/api/builds/b1%3Fcursor=x":   "GET /api/builds/{build} b1%3Fcursor=x a=%2F&b",
+		"/api/builds/a b\u00e9\n\x00": "GET /api/builds/{build} a b\u00e9\n\x00 a=%2F&b",
+		"/api/builds/b1/":             "404",
+		"/api/builds/b1/log/more":     "404",
+		"/api/%62uilds/b1":            "404",
+		"//example.com/api":           "307 /example.com/api?a=%2F&b",
+		"/api/builds/../secret":       "307 /api/secret?a=%2F&b",
+		"":                            "400",
+		"api/builds/b1":               "400",
+		"https://example.com/":        "400",
+	} {
+		e := events.APIGatewayV2HTTPRequest{RawPath: path, RawQueryString: "a=%2F&b"}
+		e.RequestContext.HTTP.Method, e.RequestContext.DomainName = http.MethodGet, "ci.example.com"
+		answer, err := send(t, handler, e)
+		got := answer.Body
+		if answer.StatusCode != http.StatusOK {
+			got = strings.TrimSpace(fmt.Sprint(answer.StatusCode, " ", answer.Headers["Location"]))
+		}
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v; want %q", path, got, err, want)
+		}
 	}
 }
 
