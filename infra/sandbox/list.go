@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -27,6 +28,7 @@ type listing[T any] struct {
 	// float64, rank or nil; false when there is no such field. nil: q and sort
 	// are not supported.
 	field func(T, string) (any, bool)
+	most  int // on a page; 0: maxPageLen
 }
 
 // answer pages the list by the request's q, sort, pagelen and page. The page is an
@@ -41,7 +43,7 @@ func answer[T any](s *Sandbox, c *call, l listing[T]) (*reply, error) {
 	pagelen := defaultPageLen
 	if text := query.Get("pagelen"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxPageLen {
+		if err != nil || n < 1 || n > cmp.Or(l.most, maxPageLen) {
 			return nil, refuse(http.StatusBadRequest, "Invalid pagelen")
 		}
 		pagelen = n

@@ -16,6 +16,9 @@ import (
 // shortHash is the length of the hashes in pull requests, in answers and webhooks.
 const shortHash = 12
 
+// maxPullsPage is the longest page of pull requests, whatever the documentation says of pages.
+const maxPullsPage = 50
+
 // A pullRequest belongs to its destination repository.
 type pullRequest struct {
 	Repository           string
@@ -172,6 +175,7 @@ func (s *Sandbox) listPullRequests(c *call) (*reply, error) {
 		items:  list,
 		render: func(p *pullRequest) (any, error) { return s.pullObject(p), nil },
 		field:  pullField,
+		most:   maxPullsPage,
 	})
 }
 

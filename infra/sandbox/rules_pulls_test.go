@@ -75,6 +75,8 @@ func TestRule64_Listing(t *testing.T) {
 		}
 	}
 	b.get("carol", pullsAPI+"?state=NONE").want(http.StatusBadRequest)
+	b.get("carol", pullsAPI+"?pagelen=50").want(http.StatusOK)
+	b.get("carol", pullsAPI+"?pagelen=51").want(http.StatusBadRequest, "Invalid pagelen")
 }
 
 func TestRule65_ShortHashes(t *testing.T) {

@@ -179,6 +179,22 @@ func TestCalls(t *testing.T) {
 			},
 			want: pr,
 		},
+		"Heads": {
+			answer: `{"values": [{"id": 42, "updated_on": "2026-10-12T09:41:07.654321+00:00", "source": {"commit": {"hash": "8d903c6707d0"}}, "destination": {"branch": {"name": "main"}}},
+				{"id": 41, "updated_on": "2026-10-12T09:41:07.654321+00:00", "source": {"commit": null}, "destination": {"branch": {"name": "main"}}},
+				{"id": 40, "source": {"commit": {"hash": "8d903c6707d0"}}, "destination": {"branch": {"name": "main"}}},
+				{"id": 39, "updated_on": "2026-10-12T09:41:07.654321+00:00", "source": {"commit": {"hash": "8d903c6707d0"}}, "destination": {"branch": {"name": ""}}}]}`,
+			method: "GET",
+			uri:    shopPath + "/pullrequests?fields=next%2Cvalues.id%2Cvalues.updated_on%2Cvalues.source.commit.hash%2Cvalues.destination.branch.name&pagelen=50&sort=-updated_on&state=OPEN",
+			call: func(ctx context.Context, c *bitbucket.Client) (result, error) {
+				page, err := c.Heads(ctx, shop, "")
+				if len(page.Items) != 1 || page.Cursor != "" {
+					return page, err
+				}
+				return page.Items[0], err
+			},
+			want: bitbucket.Head{ID: 42, Source: "8d903c6707d0", Target: "main", UpdatedAt: pr.UpdatedAt},
+		},
 		"PullRequest": {
 			answer: "api/pullrequest.json", method: "GET", uri: shopPath + "/pullrequests/42",
 			call: func(ctx context.Context, c *bitbucket.Client) (result, error) { return c.PullRequest(ctx, shop, 42) },
@@ -322,6 +338,7 @@ func TestArguments(t *testing.T) {
 		"Source":           two(c.Source(ctx, name, head, "a", 0)),
 		"OpenPullRequests": two(c.OpenPullRequests(ctx, name, "main")),
 		"PullRequest":      two(c.PullRequest(ctx, name, 1)),
+		"Heads":            two(c.Heads(ctx, name, "")),
 		"ListHooks":        two(c.ListHooks(ctx, name)),
 		"CreateHook":       two(c.CreateHook(ctx, name, bitbucket.Hook{Secret: secret.New("s")})),
 		"DeleteHook":       c.DeleteHook(ctx, name, hookUUID),

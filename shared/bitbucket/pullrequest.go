@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
@@ -84,10 +86,41 @@ func (c *Client) OpenPullRequests(ctx context.Context, repo, sourceBranch string
 		fields += ",values." + f
 	}
 	r.query = url.Values{
-		"state": {"OPEN"}, "pagelen": {"50"}, "fields": {fields},
+		"state": {"OPEN"}, "pagelen": {maxPulls}, "fields": {fields},
 		"q": {"source.branch.name=" + quote(sourceBranch)},
 	}
 	return listAll(ctx, c, r, wirePullRequest.pullRequest)
+}
+
+// maxPulls is the most pull requests that Bitbucket puts on a page; of other lists it puts 100.
+const maxPulls = "50"
+
+// Head is what an open pull request is at.
+type Head struct {
+	ID        int
+	Source    string    // hash of the source's head, of 7 characters or more; Bitbucket shortens it
+	Target    string    // branch
+	UpdatedAt time.Time // the last change, of whatever kind
+}
+
+// Heads lists what the open pull requests to repo are at, the last changed first, also those of forks. One
+// of which Bitbucket does not say all of it is left out. Scope pullrequest.
+func (c *Client) Heads(ctx context.Context, repo, cursor string) (Page[Head], error) {
+	r, err := inRepository("listing open pull requests", http.MethodGet, repo, "pullrequests")
+	if err != nil {
+		return Page[Head]{}, err
+	}
+	r.query = url.Values{
+		"state": {"OPEN"}, "sort": {"-updated_on"}, "pagelen": {maxPulls},
+		"fields": {"next,values.id,values.updated_on,values.source.commit.hash,values.destination.branch.name"},
+	}
+	page, err := list(ctx, c, r, cursor, func(w wirePullRequest) (Head, error) {
+		return Head{w.ID, w.Source.Commit.Hash, w.Destination.Branch.Name, w.UpdatedOn.Time}, nil
+	})
+	page.Items = slices.DeleteFunc(page.Items, func(h Head) bool {
+		return h.ID <= 0 || !isHash(h.Source, 7) || !isRefName(h.Target) || h.UpdatedAt.IsZero()
+	})
+	return page, err
 }
 
 // PullRequest reads one as it stands now; its Action is empty. Scope pullrequest.

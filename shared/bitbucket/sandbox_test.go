@@ -277,6 +277,10 @@ func TestSandboxContent(t *testing.T) {
 	if pr, err := c.PullRequest(ctx, repo.UUID, prs[0].ID); err != nil || pr != prs[0] {
 		t.Errorf("%+v, %v", pr, err)
 	}
+	heads, err := c.Heads(ctx, repo.UUID, "")
+	if want := (bitbucket.Head{ID: prs[0].ID, Source: prs[0].SourceHash, Target: "main", UpdatedAt: prs[0].UpdatedAt}); err != nil || len(heads.Items) != 1 || heads.Items[0] != want {
+		t.Errorf("%+v, %v, want %+v", heads, err, want)
+	}
 	if got, err := c.Commit(ctx, repo.UUID, prs[0].SourceHash); err != nil || got.Hash != hash {
 		t.Errorf("%+v, %v", got, err)
 	}

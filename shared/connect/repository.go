@@ -30,6 +30,10 @@ const (
 	tries = 5
 	// removal is how long removing the hook of the repository before may take.
 	removal = 10 * time.Second
+	// maxPages is how many pages of open pull requests are looked at, of 50 each; those that were not changed for longest are
+	// left out. Nor is one asked for when there is no time for it.
+	maxPages = 5
+	listing  = 8 * time.Second
 )
 
 // Repository is an app's tie to a repository, as members see it.
@@ -60,8 +64,8 @@ func (c *Connect) Repository(ctx context.Context, user, app string) (Repository,
 	return shown(repo, conn), nil
 }
 
-// PutRepository ties an app to a repository and installs the webhook; with the one it
-// has, it repairs both. Created says that the app had none before.
+// PutRepository ties an app to a repository and installs the webhook, after it has looked at which pull requests are
+// open there; with the one it has, it repairs tie and webhook. Created says that the app had none before.
 func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid string) (repo Repository, created bool, err error) {
 	if c.Hooks == nil {
 		return Repository{}, false, errors.New("connect: opened without the vault of hook secrets")
@@ -107,6 +111,9 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 	if before.UUID == tie.UUID {
 		tie.InstalledAt = before.InstalledAt
 	}
+	if err := c.listOpened(ctx, client, before, tie); err != nil {
+		return Repository{}, false, err
+	}
 	if tie.HookUUID, err = c.install(ctx, client, a, tie); err != nil {
 		if fault.Is(err, fault.Forbidden) {
 			return Repository{}, false, fault.Wrap(fault.Forbidden, err,
@@ -122,6 +129,34 @@ func (c *Connect) PutRepository(ctx context.Context, user, app, connection, uuid
 	}
 	c.removeHooks(ctx, tie)
 	return shown(tie, conn), before.UUID == "" && replaced.UUID == "", nil
+}
+
+// listOpened keeps what the open pull requests of a repository are at before its webhook can tell of them: their first event may
+// be that of a new title, which says no more than that of a new commit. Those of the repository that the app is tied to are
+// known from their events.
+func (c *Connect) listOpened(ctx context.Context, client *bitbucket.Client, before, tie ci.Repository) error {
+	if before.UUID == tie.UUID {
+		return nil
+	}
+	began, cursor := c.Now(), ""
+	for page := 0; page < maxPages && (page == 0 || c.Now().Sub(began) < listing); page++ {
+		found, err := client.Heads(ctx, tie.UUID, cursor)
+		if err != nil {
+			return fmt.Errorf("connect: looking for open pull requests: %w", err)
+		}
+		open := make([]store.Listed, 0, len(found.Items))
+		for _, h := range found.Items {
+			open = append(open, store.Listed{Number: h.ID, Source: h.Source, Target: h.Target, UpdatedAt: h.UpdatedAt})
+		}
+		if err := c.Store.PutListed(ctx, tie.App, tie.UUID, open); err != nil {
+			return fmt.Errorf("connect: storing open pull requests: %w", err)
+		}
+		if cursor = found.Cursor; cursor == "" {
+			return nil
+		}
+	}
+	c.Log.Info("the repository has more open pull requests than were looked at", "app", tie.App, "repository", tie.UUID)
+	return nil
 }
 
 func (c *Connect) address(hook string) string { return c.PublicURL + "/hooks/" + hook }

@@ -353,10 +353,11 @@ func (c candidate) of(pr ci.PullRequest) candidate {
 // pullRequest decides a pull request event.
 func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullRequest) ([]ci.Decision, error) {
 	c.ref = pullRequestRef(pr)
-	before, err := d.Store.Revision(ctx, c.app.ID, pr.ID)
+	before, err := d.Store.Revision(ctx, c.app.ID, c.tie.UUID, pr.ID)
 	if err != nil {
 		return nil, fmt.Errorf("dispatch: %w", err)
 	}
+	before = heard(before, pr)
 	event := eventOf(pr)
 	event.Fork.Allowed = d.builds(c.app, pr)
 	event.Action = since(before, pr, c.delivery)
@@ -377,7 +378,7 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 			}
 			// What is decided later of what it was before is known to be old.
 			before.UpdatedAt = pr.UpdatedAt
-			if err := d.Store.PutRevision(ctx, c.app.ID, pr.ID, before); err != nil {
+			if err := d.Store.PutRevision(ctx, c.app.ID, c.tie.UUID, pr.ID, before); err != nil {
 				return nil, fmt.Errorf("dispatch: %w", err)
 			}
 		}
@@ -410,7 +411,7 @@ func (d *Dispatch) pullRequest(ctx context.Context, c candidate, pr ci.PullReque
 		}
 	}
 	// Last, so that who dies before it decides anew.
-	err = d.Store.PutRevision(ctx, c.app.ID, pr.ID, store.Revision{
+	err = d.Store.PutRevision(ctx, c.app.ID, c.tie.UUID, pr.ID, store.Revision{
 		Source: c.commit, Target: pr.TargetBranch, Delivery: c.delivery, UpdatedAt: pr.UpdatedAt,
 	})
 	if err != nil {
@@ -467,12 +468,12 @@ func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, b
 	}
 	if pr.UpdatedAt.After(before.UpdatedAt) { // what it was before that, and is heard of later, is old
 		before.UpdatedAt = pr.UpdatedAt
-		if err := d.Store.PutRevision(ctx, c.app.ID, pr.ID, before); err != nil {
+		if err := d.Store.PutRevision(ctx, c.app.ID, c.tie.UUID, pr.ID, before); err != nil {
 			return nil, fmt.Errorf("dispatch: %w", err)
 		}
 	}
 	if !known {
-		return c.says(verdict), nil
+		return c.says(untouched(before, verdict, c.ref)), nil
 	}
 	return c.alreadyBuilt(built, verdict), nil
 }

@@ -15,6 +15,7 @@ func TestSince(t *testing.T) {
 	t.Parallel()
 	hash := strings.Repeat("ab", 20)
 	known := store.Revision{Source: hash, Target: "main", Delivery: "earlier"}
+	listed := store.Revision{Source: hash[:12], Target: "main"}
 	for _, tt := range []struct {
 		name   string
 		before store.Revision
@@ -32,6 +33,9 @@ func TestSince(t *testing.T) {
 		{"new commits", known, ci.PullRequestUpdated, false, strings.Repeat("cd", 6), "main", pipeline.Updated, true},
 		{"retargeted", known, ci.PullRequestUpdated, false, hash[:12], "develop", pipeline.Retargeted, true},
 		{"a new title", known, ci.PullRequestUpdated, false, hash[:12], "main", pipeline.Edited, false},
+		{"a new title, opened before", listed, ci.PullRequestUpdated, false, hash[:12], "main", pipeline.Edited, false},
+		{"new commits, opened before", listed, ci.PullRequestUpdated, false, strings.Repeat("cd", 6), "main", pipeline.Updated, true},
+		{"retargeted, opened before", listed, ci.PullRequestUpdated, false, hash[:12], "develop", pipeline.Retargeted, true},
 		{"another run of this delivery", store.Revision{Source: hash, Target: "main", Delivery: "this"}, ci.PullRequestUpdated, false, hash, "main", pipeline.Updated, true},
 		{"a comment", known, ci.PullRequestOther, false, hash, "main", pipeline.Edited, false},
 		{"declined", known, ci.PullRequestClosed, true, hash, "main", pipeline.Closed, false},

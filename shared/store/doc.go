@@ -33,7 +33,7 @@
 //	APP#{app}                       REPOSITORY                   its tie to a repository
 //	APP#{app}                       HOOK#{bitbucket uuid}        → hook, for the app's events of a repository
 //	APP#{app}                       LEFT#{bitbucket uuid}        a repository it was tied to, which may still have its webhook
-//	APP#{app}                       PULL#{number}                the state of a pull request that was decided last
+//	APP#{app}                       PULL#{bitbucket uuid}#{number}  the state of a pull request that was decided last, or was found when the app was tied
 //	APP#{app}                       COUNTER                      the number of its last build
 //	APP#{app}                       BUILD#{number, 10 digits}    → build (newest first by reading backwards)
 //	APP#{app}                       DELIVERY#{time}#{delivery}   → delivery
