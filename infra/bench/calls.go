@@ -29,8 +29,8 @@ const (
 type life struct {
 	works []work
 	// polls is what the event sources asked of their queues, by the queue's name.
-	polls           map[string]lambdahost.Polls
-	logged, entries int // bytes and lines that the functions logged
+	polls   map[string]lambdahost.Polls
+	printed map[string]int // bytes, by the function's id
 }
 
 // functionCalls counts what functions call on the way from a push to the end of its build.
@@ -70,7 +70,7 @@ func (b *bench) functionCalls(ctx context.Context) (figures []figure, err error)
 	}
 	build := figureBuild(cold, warm)
 	build.notes = append(build.notes, fmt.Sprintf("warm is the one in the middle of %d warm builds, with %d to %d calls each", warmed, all[0].size(), all[len(all)-1].size()))
-	return []figure{figureAccepted(cold, warm), build, figureStatus(cold, warm), minute}, err
+	return []figure{figureAccepted(cold, warm), build, figureStatus(cold, warm), minute, figureCost(warm)}, err
 }
 
 // size is how many calls there were.
@@ -124,7 +124,7 @@ func (d *deployment) build(ctx context.Context) (life, error) {
 		b := before[queue]
 		l.polls[queue] = lambdahost.Polls{Empty: p.Empty - b.Empty, Batches: p.Batches - b.Batches, Deletes: p.Deletes - b.Deletes}
 	}
-	l.logged, l.entries = d.output.take()
+	l.printed = d.output.take()
 	return l, nil
 }
 
@@ -205,8 +205,7 @@ func figureBuild(cold, warm life) figure {
 		}
 		t := sum(all)
 		aws, bitbucket := t.total()
-		f.notes = append(f.notes, fmt.Sprintf("%s in all: %d calls of AWS, %d of Bitbucket; %s; %d bytes of logs in %d lines, the push's included",
-			l.name, aws, bitbucket, t.measured(), l.logged, l.entries))
+		f.notes = append(f.notes, fmt.Sprintf("%s in all: %d calls of AWS, %d of Bitbucket; %s", l.name, aws, bitbucket, t.measured()))
 		for _, queue := range slices.Sorted(maps.Keys(l.polls)) {
 			p := l.polls[queue]
 			f.notes = append(f.notes, fmt.Sprintf("%s event source of %s: %d receives with messages, %d messages deleted; %d receives of 1 s that found nothing",
@@ -219,14 +218,19 @@ func figureBuild(cold, warm life) figure {
 	return f
 }
 
+// statuses are the events in which a status was posted.
+func statuses(l life) (posts []work) {
+	for _, w := range l.works {
+		if slices.ContainsFunc(slices.Collect(maps.Keys(sum([]work{w}).calls)), func(name string) bool { return strings.HasSuffix(name, "/statuses/build") }) {
+			posts = append(posts, w)
+		}
+	}
+	return posts
+}
+
 func figureStatus(cold, warm life) figure {
 	of := func(l life) (events int, t tally) {
-		var posts []work
-		for _, w := range l.works {
-			if slices.ContainsFunc(slices.Collect(maps.Keys(sum([]work{w}).calls)), func(name string) bool { return strings.HasSuffix(name, "/statuses/build") }) {
-				posts = append(posts, w)
-			}
-		}
+		posts := statuses(l)
 		return len(posts), sum(posts)
 	}
 	n, t := of(warm)

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -73,7 +73,7 @@ func (b *bench) deploy(ctx context.Context, name, pipeline string, repositories,
 	d.Installation, err = rehearsal.New(ctx, rehearsal.Deps{
 		Programs: programs, Services: d.services.URL(), Name: "bench-" + name, Dir: builds,
 		Parameters:  map[string]string{"WorkerConcurrency": fmt.Sprint(workers)},
-		Concurrency: concurrency, Instances: workers, Watch: d.ledger.watch, Done: d.ledger.done, Output: d.output,
+		Concurrency: concurrency, Instances: workers, Watch: d.ledger.watch, Done: d.ledger.done, Output: d.output.of,
 		Before: func(s *sandbox.Sandbox) http.Handler {
 			d.forge.box = s
 			return d.forge
@@ -300,29 +300,35 @@ func by(works []work, key func(work) string) map[string][]work {
 // function is the short name of an event's function.
 func function(w work) string { return strings.ToLower(strings.TrimSuffix(w.Function, "Function")) }
 
-// volume counts what functions print: lines of JSON, which is what they log.
+// volume counts the bytes that functions print, by a function's id.
 type volume struct {
-	mu           sync.Mutex
-	bytes, lines int
+	mu    sync.Mutex
+	bytes map[string]int
 }
 
-// Write implements io.Writer. What the host says of itself is no JSON.
-func (v *volume) Write(p []byte) (int, error) {
+func (v *volume) of(function string) io.Writer { return printer{v, function} }
+
+func (v *volume) take() map[string]int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for line := range bytes.Lines(p) {
-		if line[0] == '{' {
-			v.bytes += len(line)
-			v.lines++
-		}
+	all := v.bytes
+	v.bytes = nil
+	return all
+}
+
+// printer is where one function prints.
+type printer struct {
+	*volume
+	function string
+}
+
+// Write implements io.Writer.
+func (p printer) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bytes == nil {
+		p.bytes = map[string]int{}
 	}
-	return len(p), nil
-}
-
-func (v *volume) take() (bytes, lines int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	bytes, lines = v.bytes, v.lines
-	v.bytes, v.lines = 0, 0
-	return bytes, lines
+	p.bytes[p.function] += len(text)
+	return len(text), nil
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/rand"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,7 +94,7 @@ func (l *lambda) account(t *testing.T, deps rehearsal.Deps) *account {
 		}
 	}
 	deps.Programs, deps.Services, deps.Name, deps.Dir = l.programs, l.services, "e2e-"+strings.ToLower(rand.Text()[:10]), builds
-	deps.Output, deps.Instances = a.log, 10
+	deps.Output, deps.Instances = func(string) io.Writer { return a.log }, 10
 	if deps.Concurrency == 0 {
 		deps.Concurrency = 2
 	}

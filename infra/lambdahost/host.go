@@ -48,8 +48,8 @@ type Deps struct {
 	Watch func(c Call, after bool) Fate
 	// Done is told of each event that a function got, after its end; may be nil.
 	Done func(Invocation)
-	// Output is where the functions' own output goes; may be nil.
-	Output io.Writer
+	// Output answers where the output of a function, named by its id, goes; may be nil.
+	Output func(function string) io.Writer
 	Log    *slog.Logger
 }
 
@@ -214,9 +214,9 @@ func (h *Host) instance(key string) *instance {
 }
 
 // output is where a function's own output goes.
-func (h *Host) output(*function) io.Writer {
+func (h *Host) output(f *function) io.Writer {
 	if h.Output == nil {
 		return io.Discard
 	}
-	return h.Output
+	return h.Output(f.ID)
 }

@@ -109,8 +109,8 @@ type Deps struct {
 	// Lines stands between builds and CloudWatch Logs: what it answers takes their output, and passes on to next what it will, and
 	// when. nil: all of it, at once.
 	Lines func(next Lines) Lines
-	// Output is where functions and host write; may be nil.
-	Output io.Writer
+	// Output answers where a function, named by its id, writes, and for "" where the host does; may be nil.
+	Output func(function string) io.Writer
 }
 
 // Lines takes output of builds, as in codebuild.Deps.
@@ -143,9 +143,9 @@ func New(ctx context.Context, d Deps) (*Installation, error) {
 		return nil, errors.New("rehearsal: Programs, Services, Name, Dir, Concurrency and Instances are needed")
 	}
 	if d.Output == nil {
-		d.Output = io.Discard
+		d.Output = func(string) io.Writer { return io.Discard }
 	}
-	in := &Installation{deps: d, log: slog.New(slog.NewTextHandler(d.Output, nil))}
+	in := &Installation{deps: d, log: slog.New(slog.NewTextHandler(d.Output(""), nil))}
 	var err error
 	if in.hub, err = port.Hold(); err != nil {
 		return nil, err
