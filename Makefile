@@ -62,7 +62,7 @@ check: tools ministack sam ## what CI runs: format, vet, staticcheck, build, tem
 	@# A test that fails says why in front of a long log: what it said is told again at the end, where one looks first.
 	@echo "== tests"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	$(GO) test -race $(TESTFLAGS) $(PACKAGES) 2>&1 | tee "$$log" || { \
-	  echo "== what failed"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+_test\.go:[0-9]+: |^panic: |^FAIL\b|^WARNING: DATA RACE' "$$log" | cut -c1-400 | tail -60; exit 1; }
+	  echo "== what failed"; grep -E '^ *--- FAIL|^ +[a-z0-9_]+\.go:[0-9]+: |^panic: |^FAIL\b|^WARNING: DATA RACE' "$$log" | cut -c1-400 | tail -60; exit 1; }
 
 # sam and cfn-lint need a region and no credentials. The test builds with sam what the template deploys, and deploys it to MiniStack.
 template: tools sam ## check the templates, build what they deploy, and deploy it to MiniStack

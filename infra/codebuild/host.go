@@ -66,7 +66,7 @@ type Deps struct {
 	Running int
 	// Minute is how long a minute of the timeouts lasts; 0: a minute.
 	Minute time.Duration
-	// Grace is the time from SIGTERM to SIGKILL when a build is ended.
+	// Grace is the time from SIGTERM to SIGKILL when a build is ended; negative: it is killed without having been asked.
 	Grace time.Duration
 	// Lines takes output. A build's come in order, a call at a time; after an error they
 	// are brought again, a few times.
@@ -134,7 +134,7 @@ type project struct {
 // New makes an endpoint without projects.
 func New(deps Deps) (*Host, error) {
 	switch {
-	case deps.Region == "" || deps.Account == "" || deps.Path == "" || deps.Grace <= 0 || deps.Running < 0 || deps.Lines == nil ||
+	case deps.Region == "" || deps.Account == "" || deps.Path == "" || deps.Grace == 0 || deps.Running < 0 || deps.Lines == nil ||
 		deps.Event == nil || deps.Now == nil || deps.NewID == nil || deps.Log == nil:
 		return nil, errUnavailable
 	case !filepath.IsAbs(deps.Dir):

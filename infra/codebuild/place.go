@@ -73,9 +73,14 @@ func (p *place) attributes() *syscall.SysProcAttr {
 	return a
 }
 
-// endGroup asks a process group to end, and kills it after the grace. ended says that its
+// endGroup asks a process group to end, and kills it after the grace; at once where that is negative. ended says that its
 // first process did, which is waited for.
 func (p *place) endGroup(group int, grace time.Duration, ended <-chan error) {
+	if grace < 0 {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+		<-ended
+		return
+	}
 	_ = syscall.Kill(-group, syscall.SIGTERM)
 	over := time.After(grace)
 	again := time.NewTicker(tick)

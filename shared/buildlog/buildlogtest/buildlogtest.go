@@ -328,6 +328,10 @@ func appendLines(t *testing.T, l buildlog.Log, build string, lines ...buildlog.L
 func read(t *testing.T, l buildlog.Log, build, cursor string, limit int) buildlog.Page {
 	t.Helper()
 	page, err := l.Read(t.Context(), build, cursor, limit)
+	// A service that all tests share may be late; readers ask again.
+	for tries := 1; fault.Is(err, fault.Unavailable) && tries < 6; tries++ {
+		page, err = l.Read(t.Context(), build, cursor, limit)
+	}
 	if err != nil {
 		t.Fatalf("read %s: %v", build, err)
 	}

@@ -289,7 +289,7 @@ func TestEndpoint(t *testing.T) {
 		"Capacity":       {capacity, nil},
 		"Events":         {events, nil},
 		"RunningEvent":   {runningEvent, nil},
-		"Unasked":        {unasked, func(d *endpoint.Deps) { d.Grace, d.Running = time.Nanosecond, 1 }},
+		"Unasked":        {unasked, func(d *endpoint.Deps) { d.Grace, d.Running = -1, 1 }},
 		"NoCurl":         {noAgent("the agent could not be fetched: "), func(d *endpoint.Deps) { d.Path = bare(t, "curl") }},
 		"NoGzip":         {noAgent("the agent could not be unpacked: "), func(d *endpoint.Deps) { d.Path = bare(t, "gzip") }},
 		"Limit":          {limit, func(d *endpoint.Deps) { d.Minute = 100 * time.Millisecond }},
