@@ -116,7 +116,7 @@ func (of globOf) refuseExclusion(glob string) *mistake {
 	}
 	switch of {
 	case globOfBranches, globOfTags, globOfFiles:
-		m.message = "found ! at the start of a pattern: to leave something out, write {include: […], exclude: " + strconv.Quote(cut(rest, 60)) + "}"
+		m.message = "found ! at the start of a pattern: to leave something out, write {include: […], exclude: " + strconv.Quote(cut(rest, maxShown)) + "}"
 	}
 	return m
 }
@@ -138,12 +138,11 @@ func (of globOf) refuseStart(glob, expected string) *mistake {
 		}
 		return &mistake{found: shown(glob), expected: expected, message: "found " + shown(glob) + ": write the name of the " + string(of) + " alone, " + shown(short)}
 	case !of.file() && strings.ContainsFunc(glob, unicode.IsSpace):
-		several := strings.FieldsFunc(glob, func(c rune) bool { return unicode.IsSpace(c) || c == ',' })
-		return named("a space", "no name of a "+string(of)+" has one; write several patterns as a list, ["+cut(strings.Join(several, ", "), 60)+"]")
+		return named("a space", "no name of a "+string(of)+" has one"+asList(glob))
 	case of.file() && strings.TrimFunc(body, unicode.IsSpace) != body:
 		return named("a space at the start or the end", "remove it")
 	case of.file() && strings.HasSuffix(body, "/") && strings.Trim(body, "/") != "":
-		return named("/ at the end", "write "+strconv.Quote(cut(strings.TrimRight(glob, "/"), 60)+"/**")+" for all that is in the folder")
+		return named("/ at the end", "write "+strconv.Quote(cut(strings.TrimRight(glob, "/"), maxShown)+"/**")+" for all that is in the folder")
 	case strings.HasPrefix(body, "/") || strings.HasSuffix(body, "/") || strings.Contains(body, "//") || body == "":
 		return named("a part without a name", "remove the / at the start or the end, or the second one")
 	case of.file() && climbs(body):
@@ -154,6 +153,34 @@ func (of globOf) refuseStart(glob, expected string) *mistake {
 		return named("~", "patterns stay inside the repository, written from its root")
 	}
 	return nil
+}
+
+// asList says how to write several patterns that stand in one text; nothing where that would not help.
+func asList(glob string) string {
+	depth := 0
+	several := strings.FieldsFunc(glob, func(c rune) bool {
+		switch c {
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		}
+		return unicode.IsSpace(c) || c == ',' && depth <= 0
+	})
+	for i, one := range several {
+		if globOfBranches.refuse(one) != nil {
+			return ""
+		}
+		plain := isLetter(one[0]) || isDigit(one[0]) || one[0] == '_'
+		if !plain || strings.ContainsAny(one, `?[]{}"'#:`) || strings.EqualFold(one, "null") {
+			several[i] = strconv.Quote(one)
+		}
+	}
+	list := "[" + strings.Join(several, ", ") + "]"
+	if len(several) == 0 || utf8.RuneCountInString(list) > 2*maxShown {
+		return "; write several patterns as a list"
+	}
+	return "; write several patterns as a list, " + list
 }
 
 // slashClass finds a class in a valid glob that "/" is one of.

@@ -40,6 +40,8 @@ type reader struct {
 	text     []byte
 	bangs    []place // of each "!" in text, found when first needed
 	looked   bool    // for bangs
+	spans    []span  // values of text that may need quotes, found when first needed
+	scanned  bool    // for spans
 	patterns int     // of triggers, so far
 	problems Problems
 }
@@ -254,6 +256,10 @@ func (r *reader) filter(n *yaml.Node, at string, of globOf) Filter {
 	if n.Kind != yaml.MappingNode {
 		return Filter{Include: r.globs(n, at, of)}
 	}
+	if why := r.braces(n, filterKeys(), of); why != nil {
+		r.refuse(n, at, *why)
+		return Filter{}
+	}
 	var f Filter
 	for key, value := range r.object(n, at, filterKeys()) {
 		globs := r.globs(value, join(at, key), of)
@@ -279,6 +285,12 @@ func (r *reader) globs(n *yaml.Node, at string, of globOf) []string {
 	case n.Kind == yaml.ScalarNode:
 		return []string{r.glob(n, at, of)}
 	}
+	if n.Kind == yaml.MappingNode {
+		if why := r.braces(n, keys{}, of); why != nil {
+			r.refuse(n, at, *why)
+			return nil
+		}
+	}
 	globs := make([]string, 0, min(len(n.Content), maxEntries))
 	for i, entry := range r.list(n, at, 1) {
 		globs = append(globs, r.glob(entry, index(at, i), of))
@@ -292,6 +304,10 @@ func (r *reader) glob(n *yaml.Node, at string, of globOf) string {
 		m := *of.refuseExclusion(r.rest(n))
 		m.unsayable = true // what a schema gets to see has no "!"
 		r.refuse(n, at, m)
+		return ""
+	}
+	if why := r.braces(n, keys{}, of); why != nil {
+		r.refuse(n, at, *why)
 		return ""
 	}
 	text, ok := r.plain(n, at)
@@ -310,6 +326,32 @@ func (r *reader) glob(n *yaml.Node, at string, of globOf) string {
 		r.affords(n, at, alternatives(text)-1)
 	}
 	return text
+}
+
+// braces says of a list or a map without any of these keys that it is a pattern without quotes, if the text of it is a
+// sound one.
+func (r *reader) braces(n *yaml.Node, k keys, of globOf) *mistake {
+	if n.Kind == yaml.ScalarNode || n.Style&yaml.FlowStyle == 0 || n.Style&yaml.TaggedStyle != 0 || len(n.Content) == 0 {
+		return nil
+	}
+	reads := "a list"
+	if n.Kind == yaml.MappingNode {
+		reads = "a map"
+		for i := 0; i < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if key.Value != "" && hasWord(k.known, key.Value) || !isNull(value) || value.Value != "" {
+				return nil
+			}
+		}
+	}
+	pattern := balanced(r.from(n))
+	if pattern == "" || strings.Contains(pattern, " ") || utf8.RuneCountInString(pattern) > maxShown || of.refuse(pattern) != nil {
+		return nil
+	}
+	return &mistake{
+		found: pattern + " without quotes, which YAML reads as " + reads, expected: "a pattern",
+		message: "found " + pattern + " without quotes, which YAML reads as " + reads + ": put " + strconv.Quote(pattern) + " in quotes",
+	}
 }
 
 // affords counts n more patterns of triggers. Of more than there may be, the first one too many is reported, and none is
@@ -588,7 +630,7 @@ func (r *reader) object(n *yaml.Node, at string, k keys) iter.Seq2[string, *yaml
 		for key, value := range r.entries(n, at) {
 			if !hasWord(k.known, key.Value) {
 				m := k.refusal(key.Value)
-				r.refuse(key, join(at, cut(key.Value, 60)), m)
+				r.refuse(key, join(at, cut(key.Value, maxShown)), m)
 				meant = append(meant, m.nearest)
 				continue
 			}
@@ -630,7 +672,7 @@ func (r *reader) entries(n *yaml.Node, at string) iter.Seq2[*yaml.Node, *yaml.No
 				continue
 			}
 			if first := keyOf(n, key.Value); first != key {
-				r.refuse(key, join(at, cut(key.Value, 60)), mistake{
+				r.refuse(key, join(at, cut(key.Value, maxShown)), mistake{
 					found: "the key " + shown(key.Value) + " again", expected: "each key once", unsayable: true,
 					message: fmt.Sprintf("the key %s is already given in line %d: keep one of them", shown(key.Value), first.Line),
 				})
@@ -716,9 +758,8 @@ func bangs(text []byte) []place {
 	return found
 }
 
-// rest is the text from where a node begins to the end of its value, as far as that
-// can be told.
-func (r *reader) rest(n *yaml.Node) string {
+// from is the text from where a node begins.
+func (r *reader) from(n *yaml.Node) []byte {
 	rest := r.text
 	for range n.Line - 1 {
 		_, rest, _ = bytes.Cut(rest, []byte{'\n'})
@@ -727,10 +768,25 @@ func (r *reader) rest(n *yaml.Node) string {
 		_, size := utf8.DecodeRune(rest)
 		rest = rest[size:]
 	}
-	if skipped := bytes.TrimLeft(rest, "! "); len(skipped) < len(rest) {
-		return "!" + word(skipped)
+	return rest
+}
+
+// rest is the text of the value that begins with a node at a "!", as far as that can be told.
+func (r *reader) rest(n *yaml.Node) string {
+	if !r.scanned {
+		r.spans, r.scanned = unquoted(r.text), true
 	}
-	return word(rest)
+	rest := r.from(n)
+	if value := unquotedAt(r.text, r.spans, len(r.text)-len(rest)); value != "" {
+		rest = []byte(value)
+	} else if i := bytes.IndexAny(rest, ",]}"); i >= 0 {
+		rest = rest[:i]
+	}
+	sign := len(rest) - len(bytes.TrimLeft(rest, "! "))
+	if i := bytes.IndexAny(rest[sign:], " \t\r\n"); i >= 0 {
+		rest = rest[:sign+i]
+	}
+	return string(rest)
 }
 
 // target follows an alias. An anchor cannot stand before an alias, so one

@@ -158,14 +158,30 @@ func TestProblems(t *testing.T) {
 			"unquoted **/x", "a:\n  - b\n  - **/x\n",
 			`3:5: found **/x without quotes, which YAML reads as an alias: quote patterns that start with *, as in "**/x"`,
 		},
-		{"braces without quotes", "x: 1\nbranches: {hotfix,bugfix}/*\n", `2:11: found {hotfix,bugfix}/* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
-		{"a class without quotes", "x: 1\nbranches:\n  - [a-z]*\n", `3:5: found [a-z]* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
-		{"a list that goes on", "x: [a, b]\nbranches: {a,b}/*\nsteps: {a: b}\n", `2:11: found {a,b}/* without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes`},
+		{"braces without quotes", "x: 1\nbranches: {hotfix,bugfix}/*\n", `2:11: found {hotfix,bugfix}/* without quotes, which YAML reads as a list or a map that ends too early: put "{hotfix,bugfix}/*" in quotes`},
+		{"a class without quotes", "x: 1\nbranches:\n  - [a-z]*\n", `3:5: found [a-z]* without quotes, which YAML reads as a list or a map that ends too early: put "[a-z]*" in quotes`},
+		{"a list that goes on", "x: [a, b]\nbranches: {a,b}/*\nsteps: {a: b}\n", `2:11: found {a,b}/* without quotes, which YAML reads as a list or a map that ends too early: put "{a,b}/*" in quotes`},
+		{"a class inside a list", "a: [v[0-9], main]\n", `1:5: found v[0-9] without quotes, in which YAML reads [ as the start of a list: put "v[0-9]" in quotes`},
+		{"braces inside a list", "a: [release/{1,2}]\n", `1:5: found release/{1,2} without quotes, in which YAML reads { as the start of a map: put "release/{1,2}" in quotes`},
+		{"braces first inside a list", "a: [{a,b}/*, x]\n", `1:5: found {a,b}/* without quotes, which YAML reads as a list or a map that ends too early: put "{a,b}/*" in quotes`},
+		{"a class inside the second entry", "a: [feature/*, release/[0-9]*]\n", `1:16: found release/[0-9]* without quotes, in which YAML reads [ as the start of a list: put "release/[0-9]*" in quotes`},
+		{"?* inside a list", "a: [?*, x]\n", `1:5: found ?* without quotes, which YAML reads as a key: put "?*" in quotes`},
+		{"a class first inside a list", "a: [[a-z]*, x]\n", `1:5: found [a-z]* without quotes, which YAML reads as a list or a map that ends too early: put "[a-z]*" in quotes`},
+		{"? inside an entry", "a: [x, v?]\n", `1:8: found v? without quotes, in which YAML reads ? as the start of a key: put "v?" in quotes`},
+		{"* and braces", "a: *{a,b}\n", `1:4: found *{a,b} without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*{a,b}"`},
+		{"* and a class", "a:\n- *a[b] # c\n", `2:3: found *a[b] without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*a[b]"`},
+		{"* before !", "a: {exclude: [*-wip, !x]}\n", `1:15: found *-wip without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*-wip"`},
+		{"! before !!", "a: [!release/*, !!x]\n", `1:5: found !release/* without quotes, which YAML reads as a tag: put the value in quotes; to leave release/* out of a list, write {include: […], exclude: "release/*"}`},
+		{"an alias that is sound before one that is not", "a: {b: &c [d], e: *c, f: *g}\n", `1:26: found *g without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*g"`},
+		{"a long one", "a: [" + strings.Repeat("é", 60) + "[b]]\n", "1:5: found " + strings.Repeat("é", 60) + "… without quotes, in which YAML reads [ as the start of a list: put the value in quotes"},
+		{"a list that is not closed with a class", "a: [v[0-9], b\nc: d\n", `1:5: found v[0-9] without quotes, in which YAML reads [ as the start of a list: put "v[0-9]" in quotes`},
+		{"! and braces and a space", "a:\n- !{a,b}/* c\n", `2:3: found !{a,b}/* c without quotes, which YAML reads as a tag: put the value in quotes`},
+		{"a script in brackets", "a: |\n  [ -f x ] && y\n  *z\nb: [c, d[e]]\n", `4:8: found d[e] without quotes, in which YAML reads [ as the start of a list: put "d[e]" in quotes`},
 		{"broken tag", "x: 1\nbranches: [main, !<]\n", `2:18: found !< without quotes, which YAML reads as a tag: put the value in quotes`},
 		{"! in a list", "a: [main, !dev]\n", `1:11: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
 		{"! first in a list", "a: [!dev]\n", `1:5: found !dev without quotes, which YAML reads as a tag: put the value in quotes; to leave dev out of a list, write {include: […], exclude: "dev"}`},
 		{"! in a map", "a: {b: [c], d: !*.md}\n", `1:16: found !*.md without quotes, which YAML reads as a tag: put the value in quotes; to leave *.md out of a list, write {include: […], exclude: "*.md"}`},
-		{"! and braces", "a: b\nc:\n  - '!d'\n  - !{e,f}\n", `4:5: found !{e without quotes, which YAML reads as a tag: put the value in quotes`},
+		{"! and braces", "a: b\nc:\n  - '!d'\n  - !{e,f}\n", `4:5: found !{e,f} without quotes, which YAML reads as a tag: put the value in quotes; to leave {e,f} out of a list, write {include: […], exclude: "{e,f}"}`},
 		{"the second !", "a: [ ! b ]\nc: [d, !e]\n", `2:8: found !e without quotes, which YAML reads as a tag: put the value in quotes; to leave e out of a list, write {include: […], exclude: "e"}`},
 		{"! has nothing to do with it", "a: [ ! b ]\nc: [d\n", `2:4: found a list that is not closed: add the "]", or the "," between its entries`},
 		{
@@ -173,7 +189,7 @@ func TestProblems(t *testing.T) {
 			`3:37: triggers[0].branches[0]: found ! at the start of a pattern: to leave something out, write {include: […], exclude: "dev"}`,
 		},
 		{"* in a comment, and one that is not", "# [*x]\na: '*x'\nb: |\n  - *x\nc: [*x]\n", `5:5: found *x without quotes, which YAML reads as an alias: quote patterns that start with *, as in "*x"`},
-		{"lone &", "a: & b\n", `1:4: found * or & at the start of a value: quote patterns that start with *`},
+		{"lone &", "a: & b\n", `1:4: found & b without quotes, which YAML reads as an anchor: put "& b" in quotes`},
 		{
 			"a: b: c", "x: 1\nrun: echo: hi\n",
 			`2:10: found a second ":" where a value stands: put a value with ": " in quotes, or check the indentation of this line`,
@@ -397,6 +413,36 @@ triggers:
 12:64: triggers[2].branches[1]: found a space in "a b,c": no name of a branch has one; write several patterns as a list, [a, b, c]`,
 		},
 
+		{
+			"patterns that YAML reads as lists and maps", `name: a
+steps: [{run: x}]
+triggers:
+  - {event: push, branches: {a,b}, paths: {include: {c,d}, exclude: [[e]]}, tags: [{f,g}, ?h, {f: g}, [f, g]]}
+  - event: push
+    branches:
+      - {a,b}
+      - [a-z]
+      - - main
+    paths: {a: b}
+  - event: push
+    branches: main *x
+    tags: "{v,w}*,x y[1]"
+`, `
+4:29: triggers[0].branches: found {a,b} without quotes, which YAML reads as a map: put "{a,b}" in quotes
+4:53: triggers[0].paths.include: found {c,d} without quotes, which YAML reads as a map: put "{c,d}" in quotes
+4:70: triggers[0].paths.exclude[0]: found [e] without quotes, which YAML reads as a list: put "[e]" in quotes
+4:84: triggers[0].tags[0]: found {f,g} without quotes, which YAML reads as a map: put "{f,g}" in quotes
+4:91: triggers[0].tags[1]: found ?h without quotes, which YAML reads as a map: put "?h" in quotes
+4:95: triggers[0].tags[2]: found a map, expected text
+4:103: triggers[0].tags[3]: found a list, expected text
+7:9: triggers[1].branches[0]: found {a,b} without quotes, which YAML reads as a map: put "{a,b}" in quotes
+8:9: triggers[1].branches[1]: found [a-z] without quotes, which YAML reads as a list: put "[a-z]" in quotes
+9:9: triggers[1].branches[2]: found a list, expected text
+10:13: triggers[1].paths.a: unknown key "a", expected one of include, exclude
+12:15: triggers[2].branches: found a space in "main *x": no name of a branch has one; write several patterns as a list, [main, "*x"]
+13:11: triggers[2].tags: found a space in "{v,w}*,x y[1]": no name of a tag has one; write several patterns as a list, ["{v,w}*", x, "y[1]"]`,
+		},
+
 		// Extensions.
 		{
 			"extensions", minimal + `platform: Linux
@@ -563,7 +609,7 @@ func TestHostile(t *testing.T) {
 		{"one long line", oneLine(), ""},
 		{"deep maps to search in", strings.Repeat("{a: ", 15<<10), "nested"},
 		{"a star at the end", fill("a: [b]\n")[:MaxBytes-10] + "\nc: *\n", ":4: found * without quotes"},
-		{"a bang at the end", fill("# !x\n")[:MaxBytes-20] + "\nc: !{}\nd: [!x]\n", ":4: found !{ without quotes"},
+		{"a bang at the end", fill("# !x\n")[:MaxBytes-20] + "\nc: !{}\nd: [!x]\n", ":4: found !{} without quotes"},
 		{"bangs", "name: a\ntriggers: [push]\nsteps:\n" + strings.Repeat("- !x\n", 30_000) + "d: [!x]\n", "a list that is not closed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 // maxProblems bounds what one file can make us report.
 const maxProblems = 100
 
+// maxShown is how many characters of a foreign value a message shows.
+const maxShown = 60
+
 // Problem is one mistake in a pipeline file, in words for its author.
 type Problem struct {
 	File string `json:"file,omitempty"` // its path; empty until Problems.In
@@ -123,7 +126,7 @@ func (m mistake) at(line, column int, path string) Problem {
 
 // shown quotes a foreign value for a message, cut to a readable length.
 func shown(s string) string {
-	return strconv.Quote(cut(s, 60))
+	return strconv.Quote(cut(s, maxShown))
 }
 
 // cut shortens s to at most n characters.

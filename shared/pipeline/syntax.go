@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -15,8 +14,8 @@ import (
 )
 
 // maxSearch is the largest text in which the place of any syntax error is
-// searched for: the search parses up to log2 of it beginnings of the text. An unquoted
-// * or ! is looked for in any text, as there are few places where it can be.
+// searched for: the search parses up to log2 of it beginnings of the text. A value that needs
+// quotes is looked for in any text.
 const maxSearch = 64 << 10
 
 // document reads the one YAML document in text. Its problem is the first
@@ -93,33 +92,10 @@ func nodes(text []byte) (root *yaml.Node, err error) {
 // syntaxProblem says where and what the syntax error err of text is. yaml.v3
 // gives no column, often no line and sometimes a wrong one.
 func syntaxProblem(text []byte, err error) *Problem {
+	if at, found := culprit(text, err); found {
+		return problemAt(text, at.from, refuseUnquoted(string(text[at.from:at.to])))
+	}
 	line, what := splitLine(err)
-	tries := 20
-	if len(text) > maxSearch {
-		tries = 5
-	}
-	if at := bangAt(text, what, tries); at >= 0 {
-		value := "!" + word(bytes.TrimLeft(text[at:], "!"))
-		m := mistake{
-			found: value + " without quotes, which YAML reads as a tag", expected: "text",
-			message: "found " + value + " without quotes, which YAML reads as a tag: put the value in quotes",
-		}
-		if rest := strings.TrimLeft(value, "!"); rest != "" && (isLetter(rest[0]) || isDigit(rest[0]) || rest[0] == '*') {
-			m.message += "; to leave " + rest + " out of a list, write {include: […], exclude: " + strconv.Quote(rest) + "}"
-		}
-		return problemAt(text, at, m)
-	}
-	if at, value := bracketAt(text, what, tries); at >= 0 {
-		return problemAt(text, at, mistake{
-			found: value + " without quotes", expected: "text",
-			message: "found " + value + " without quotes, which YAML reads as a list or a map that ends too early: put the value in quotes",
-		})
-	}
-	if aboutStar(what) {
-		if at := starAt(text, what, tries); at >= 0 {
-			return problemAt(text, at, explain(what, text[at:]))
-		}
-	}
 	if len(text) > maxSearch {
 		p := explain(what, nil).at(line, 0, "")
 		return &p
@@ -134,65 +110,6 @@ func syntaxProblem(text []byte, err error) *Problem {
 	}
 	at := errorAt(text, what)
 	return problemAt(text, at, explain(what, text[at:]))
-}
-
-// bangAt finds the "!" at the start of a value that is to blame for an error: the
-// first without which there would be another error, or none. -1 is none. yaml.v3 takes brackets
-// and commas into a tag, so that its own words are about something else. At most so many
-// are tried.
-func bangAt(text []byte, what string, tries int) int {
-	places := valueStarts(text, "!", tries)
-	plain := bytes.Clone(text)
-	for _, at := range places {
-		plain[at] = '_'
-	}
-	if len(places) == 0 || failsWith(plain, what) {
-		return -1
-	}
-	for _, at := range places {
-		plain[at] = '!'
-		if failsWith(plain, what) {
-			return at
-		}
-		plain[at] = '_'
-	}
-	return -1
-}
-
-// starAt finds the "*" at the start of a value that an error is about; -1 is none.
-func starAt(text []byte, what string, tries int) int {
-	sign := "*"
-	if _, name, ok := strings.Cut(what, "unknown anchor '"); ok {
-		sign += strings.TrimSuffix(name, "' referenced")
-	}
-	for _, at := range valueStarts(text, sign, tries) {
-		end := len(text)
-		if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
-			end = at + i + 1
-		}
-		if failsWith(text[:end], what) && !failsWith(text[:at], what) {
-			return at
-		}
-	}
-	return -1
-}
-
-// valueStarts lists the first places where sign stands as if a value began there.
-func valueStarts(text []byte, sign string, most int) (places []int) {
-	for from := 0; len(places) < most; {
-		i := bytes.Index(text[from:], []byte(sign))
-		if i < 0 {
-			break
-		}
-		at := from + i
-		from = at + len(sign)
-		// Only the line is of interest, and far from here it may be long.
-		before := bytes.TrimRight(text[max(0, at-100):at], " \t")
-		if len(before) == 0 || bytes.IndexByte([]byte("\n\r[{,:-"), before[len(before)-1]) >= 0 {
-			places = append(places, at)
-		}
-	}
-	return places
 }
 
 // errorAt finds the place of an error in text: the end of the shortest
@@ -296,58 +213,6 @@ func failsWith(text []byte, what string) bool {
 	return got == what
 }
 
-// bracketAt is the place of the first value of text that begins as a list or a map and goes on behind its end, as patterns do,
-// if text has another error or none once that is in quotes; -1 where there is none.
-func bracketAt(text []byte, what string, tries int) (at int, value string) {
-	start := 0
-	for line := range bytes.Lines(text) {
-		at, value := bracketed(line)
-		at, start = start+at, start+len(line)
-		if value == "" {
-			continue
-		}
-		if tries--; tries < 0 {
-			break
-		}
-		if quoted := slices.Concat(text[:at], []byte(`"`), text[at:at+len(value)], []byte(`"`), text[at+len(value):]); !failsWith(quoted, what) {
-			return at, cut(value, 60)
-		}
-	}
-	return -1, ""
-}
-
-// bracketed finds such a value at the end of a line without quotes.
-func bracketed(line []byte) (at int, value string) {
-	line = bytes.TrimRight(line, " \t\r\n")
-	if bytes.ContainsAny(line, `"'#`) {
-		return 0, ""
-	}
-	at = len(line) - len(bytes.TrimLeft(line, " -"))
-	if _, after, found := bytes.Cut(line, []byte(": ")); found && line[at] != '{' && line[at] != '[' {
-		at = len(line) - len(bytes.TrimLeft(after, " "))
-	}
-	value = string(line[at:])
-	if value == "" || value[0] != '{' && value[0] != '[' {
-		return 0, ""
-	}
-	depth := 0
-	for i, c := range []byte(value) {
-		switch c {
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		}
-		if depth == 0 {
-			if i+1 < len(value) && value[i+1] != ' ' && value[i+1] != ',' {
-				return at, value
-			}
-			break
-		}
-	}
-	return 0, ""
-}
-
 // splitLine takes the line apart from the words of an error of yaml.v3.
 func splitLine(err error) (line int, what string) {
 	what = strings.TrimPrefix(err.Error(), "yaml: ")
@@ -370,9 +235,6 @@ func explain(what string, rest []byte) mistake {
 	first, _ := utf8.DecodeRune(rest)
 	switch {
 	case aboutStar(what):
-		if len(rest) > 0 && first == '*' {
-			return say(word(rest)+" without quotes, which YAML reads as an alias", "a value in quotes", `quote patterns that start with *, as in "`+word(rest)+`"`)
-		}
 		return say("* or & at the start of a value", "a value in quotes", "quote patterns that start with *")
 	case has("tag") || has("did not find the expected '>'") || has("URI"):
 		return say("! at the start of a value, which YAML reads as a tag", "a value in quotes", "put the value in quotes")
@@ -413,14 +275,6 @@ func explain(what string, rest []byte) mistake {
 // aboutStar reports whether an error comes from a "*" or "&" at the start of a value.
 func aboutStar(what string) bool {
 	return strings.Contains(what, "unknown anchor") || strings.Contains(what, "did not find expected alphabetic")
-}
-
-// word is the beginning of text up to what ends a plain value.
-func word(text []byte) string {
-	if i := bytes.IndexAny(text, " \t\r\n,]}"); i >= 0 {
-		text = text[:i]
-	}
-	return cut(string(text), 40)
 }
 
 // problemAt is a problem of the whole file at a byte of its text.
