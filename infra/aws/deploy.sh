@@ -42,6 +42,10 @@ case $(value status '') in
 ROLLBACK_COMPLETE | ROLLBACK_FAILED | DELETE_FAILED)
   give_up "the stack $stack is what a deployment or a removal that failed left ($(value status '')), and AWS cannot bring it up to date. Read why in its events, delete it, and come again:
   $sam delete --stack-name $stack --region $region" ;;
+UPDATE_ROLLBACK_FAILED)
+  give_up "a change of the stack $stack failed, and so did going back ($(value status '')): AWS takes no other change before that is done. Read in its events what could not go back, mend that, and say
+  aws cloudformation continue-update-rollback --stack-name $stack --region $region
+then come again when it is UPDATE_ROLLBACK_COMPLETE" ;;
 *_IN_PROGRESS)
   [[ $(value status '') == REVIEW_IN_PROGRESS ]] || give_up "the stack $stack is being changed just now ($(value status '')): wait for the end of that" ;;
 esac

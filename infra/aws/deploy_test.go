@@ -165,6 +165,7 @@ func command(t *testing.T, url, name string, args ...string) *exec.Cmd {
 func TestDeployAfterAFailure(t *testing.T) {
 	for status, want := range map[string]string{
 		"ROLLBACK_COMPLETE": "sam delete --stack-name " + stack + " --region " + region, "DELETE_FAILED": "sam delete", "UPDATE_IN_PROGRESS": "is being changed just now",
+		"UPDATE_ROLLBACK_FAILED": "aws cloudformation continue-update-rollback --stack-name " + stack + " --region " + region,
 	} {
 		python := filepath.Join(t.TempDir(), "python")
 		text := "#!/bin/bash\ncase $2 in account) echo 1 me ;; state) echo status " + status + " ;; esac\n"
