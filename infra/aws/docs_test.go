@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"runnerhub/infra/template"
 )
@@ -177,6 +178,68 @@ func TestDocumentedPermissions(t *testing.T) {
 	}
 	for name := range rows {
 		t.Errorf("docs/aws.md has a row for %s, which is not there", name)
+	}
+}
+
+// TestDocumentedRestore holds what is stopped for a restore against what there is: every function that may write to the table, every
+// queue that is worked on and every minute; and that it is set back as the template has it.
+func TestDocumentedRestore(t *testing.T) {
+	t.Parallel()
+	_, stack := resolved(t)
+	var writers, works, ticks []string
+	for _, f := range stack.Functions {
+		name := strings.TrimPrefix(f.Name, "hub-")
+		if f.Timeout > time.Minute {
+			t.Errorf("docs/aws.md waits a minute, and %s may work for %s", name, f.Timeout)
+		}
+		writes := slices.ContainsFunc(f.Policy, func(s template.Statement) bool {
+			return s.Effect == "Allow" && slices.Contains(s.Resources, stack.Tables[0].ARN) && slices.ContainsFunc(s.Actions, func(action string) bool {
+				return !slices.Contains([]string{"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:ConditionCheckItem"}, action)
+			})
+		})
+		if !writes {
+			continue
+		}
+		writers = append(writers, name)
+		if f.Concurrency != 0 {
+			t.Errorf("%s has a reserved concurrency of %d, which docs/aws.md does not set back", name, f.Concurrency)
+		}
+		for _, s := range stack.Sources {
+			if s.Function == f.ID {
+				works = append(works, name)
+			}
+		}
+	}
+	if len(works) != len(stack.Sources) {
+		t.Errorf("%d functions that write work on %d queues", len(works), len(stack.Sources))
+	}
+	for _, r := range stack.Rates {
+		_, rule, _ := strings.Cut(r.Caller, ":rule/hub-")
+		ticks = append(ticks, rule)
+	}
+	columns := []struct{ mapping, rule, function string }{
+		{`update-event-source-mapping --no-enabled --uuid`, `aws events disable-rule --name`, `aws lambda put-function-concurrency --function-name $stack-$f --reserved-concurrent-executions 0`},
+		{`update-event-source-mapping --enabled --uuid`, `aws events enable-rule --name`, `aws lambda delete-function-concurrency --function-name $stack-$f`},
+	}
+	for i, c := range columns {
+		var mappings, rules, functions []string
+		for _, row := range section(t, "### Backup and restore") {
+			command := strings.Trim(row[1+i], "`")
+			each := regexp.MustCompile(`^for \w+ in ([a-z ]+);`).FindStringSubmatch(command)
+			switch {
+			case strings.Contains(command, c.mapping):
+				mappings = append(mappings, regexp.MustCompile(`--function-name \$stack-(\w+) `).FindStringSubmatch(command)[1])
+			case each != nil && strings.Contains(command, c.rule+" $stack-$rule;"):
+				rules = strings.Fields(each[1])
+			case each != nil && strings.Contains(command, c.function+";"):
+				functions = strings.Fields(each[1])
+			default:
+				t.Errorf("docs/aws.md has the command %q", command)
+			}
+		}
+		same(t, "queues' functions in a restore", mappings, slices.Clone(works))
+		same(t, "rules in a restore", rules, slices.Clone(ticks))
+		same(t, "functions in a restore", functions, slices.Clone(writers))
 	}
 }
 
