@@ -1,6 +1,7 @@
 package aws_test
 
 import (
+	"encoding/json"
 	"maps"
 	"math"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"runnerhub/infra/template"
+	"runnerhub/shared/ingest"
+	"runnerhub/shared/message"
 )
 
 // page is docs/aws.md.
@@ -240,6 +243,31 @@ func TestDocumentedRestore(t *testing.T) {
 		same(t, "queues' functions in a restore", mappings, slices.Clone(works))
 		same(t, "rules in a restore", rules, slices.Clone(ticks))
 		same(t, "functions in a restore", functions, slices.Clone(writers))
+	}
+}
+
+// TestMessagesFit holds the queue of deliveries and its dead letters to the largest message there is, whenever they were made.
+func TestMessagesFit(t *testing.T) {
+	t.Parallel()
+	_, stack := resolved(t)
+	long := strings.Repeat("x", 128)
+	largest, err := json.Marshal(message.Dispatch{Delivery: &message.Delivery{
+		ID: long, Hook: long, App: long, Workspace: long, Event: long, RequestID: long, ReceivedAt: time.Now(), Body: make([]byte, ingest.MaxBody),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit := 0
+	for _, q := range stack.Queues {
+		if !strings.HasPrefix(q.ID, "Data.Deliveries") {
+			continue
+		}
+		if fit++; len(largest) > q.MaxBytes {
+			t.Errorf("queue %s takes %d bytes, and a delivery has up to %d", q.Name, q.MaxBytes, len(largest))
+		}
+	}
+	if fit != 2 {
+		t.Errorf("there are %d queues of deliveries", fit)
 	}
 }
 

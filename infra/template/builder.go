@@ -537,7 +537,7 @@ func (m *made) queue() {
 		ID: m.id, Name: m.name(), URL: m.ref(), ARN: m.arn(),
 		Visibility: v.seconds("VisibilityTimeout", 30, 0, 12*60*60), Retention: v.seconds("MessageRetentionPeriod", 4*24*60*60, 60, 14*24*60*60),
 		Delay: v.seconds("DelaySeconds", 0, 0, 900), Wait: v.seconds("ReceiveMessageWaitTimeSeconds", 0, 0, 20),
-		MaxBytes:   v.between("MaximumMessageSize", 1<<20, 1<<10, 1<<20),
+		MaxBytes:   v.between("MaximumMessageSize", 256<<10, 1<<10, 1<<20), // of a queue that is not told, the older ones' default
 		DeadLetter: m.deadLetter(redrive, "deadLetterTargetArn"), MaxReceives: redrive.between("maxReceiveCount", 1, 1, 1000),
 		Encrypted: v.flag("SqsManagedSseEnabled") || !v.given("SqsManagedSseEnabled"), // the default since 2022
 	}
