@@ -10,7 +10,9 @@ import (
 // of later changes alone: one of a change that the list knew of came from a webhook that was there already, and is
 // news, though the list says the same (docs/decisions/0056-opened-before.md).
 func heard(before store.Revision, pr ci.PullRequest) store.Revision {
-	if !before.Listed.IsZero() && !pr.UpdatedAt.After(before.Listed) {
+	now := pipeline.Revision{Source: pr.SourceHash, Target: pr.TargetBranch}
+	same := now.ActionSince(pipeline.Revision{Source: before.Source, Target: before.Target}) == pipeline.Edited
+	if same && !before.Listed.IsZero() && !pr.UpdatedAt.After(before.Listed) {
 		return store.Revision{}
 	}
 	return before

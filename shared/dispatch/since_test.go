@@ -3,6 +3,7 @@ package dispatch
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/pipeline"
@@ -53,5 +54,39 @@ func TestSince(t *testing.T) {
 				t.Errorf("%+v is settled: %v", event, settled)
 			}
 		})
+	}
+}
+
+// An event of a change that the list knew of, when the app was tied, is decided as if nothing were known. One of an older state is known
+// to be late.
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	hash, at := strings.Repeat("ab", 6), time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	listed := store.Revision{Source: hash, Target: "main", UpdatedAt: at.Add(time.Hour), Listed: at}
+	decided := store.Revision{Source: hash, Target: "main", Delivery: "d", UpdatedAt: at}
+	for name, tt := range map[string]struct {
+		before store.Revision
+		hash   string
+		target string
+		at     time.Time
+		known  bool
+	}{
+		"a later edit":               {listed, hash, "main", at.Add(time.Microsecond), true},
+		"the change that was listed": {listed, hash, "main", at, false},
+		"an earlier one":             {listed, hash, "main", at.Add(-time.Hour), false},
+		"at a time nobody knows":     {listed, hash, "main", time.Time{}, false},
+		"what it was before":         {listed, strings.Repeat("cd", 6), "main", at.Add(-time.Hour), true},
+		"its target before":          {listed, hash, "develop", at.Add(-time.Hour), true},
+		"decided":                    {decided, hash, "main", at, true},
+		"never seen":                 {store.Revision{}, hash, "main", at, false},
+	} {
+		pr := ci.PullRequest{ID: 7, Action: ci.PullRequestUpdated, Open: true, SourceHash: tt.hash, TargetBranch: tt.target, UpdatedAt: tt.at}
+		want := store.Revision{}
+		if tt.known {
+			want = tt.before
+		}
+		if got := heard(tt.before, pr); got != want {
+			t.Errorf("%s: %+v is known, want %+v", name, got, want)
+		}
 	}
 }
