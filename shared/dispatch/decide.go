@@ -336,6 +336,15 @@ func (c candidate) changed(ctx context.Context, file *planned, event pipeline.Ev
 	return event, nil
 }
 
+// at is when the candidate's pull request was at its commit, by Bitbucket's clock. It is not known where Bitbucket showed another commit:
+// right after a push it may be behind, and long after that, ahead.
+func (c candidate) at() time.Time {
+	if c.pr.SourceHash == "" || !strings.HasPrefix(c.commit, c.pr.SourceHash) {
+		return time.Time{}
+	}
+	return c.pr.UpdatedAt.UTC()
+}
+
 // of makes c the candidate of a pull request at the commit c has.
 func (c candidate) of(pr ci.PullRequest) candidate {
 	c.ref, c.trigger, c.pr = pullRequestRef(pr), ci.TriggerPullRequest, pr
@@ -462,7 +471,7 @@ func (d *Dispatch) edited(ctx context.Context, c candidate, pr ci.PullRequest, b
 	case !known && !fault.Is(err, fault.NotFound):
 		return nil, fmt.Errorf("dispatch: %w", err)
 	case known:
-		if built, err = d.seenAgain(ctx, built, pr.UpdatedAt); err != nil || built.SetAside() && built.State != ci.Errored || c.missing(built) {
+		if built, err = d.learn(ctx, built, "", pr.UpdatedAt); err != nil || built.SetAside() && built.State != ci.Errored || c.missing(built) {
 			return nil, err
 		}
 	}
@@ -611,8 +620,11 @@ func (d *Dispatch) build(c candidate) store.Build {
 		},
 		Runner: d.RunnerName, Refname: c.branch,
 	}
+	if c.pr.ID != 0 {
+		b.Revised = c.at()
+	}
 	if c.pr.ID != 0 && c.pr.Fork() {
-		b.Fork, b.ForkName, b.Revised = c.pr.SourceRepository, c.pr.SourceFullName, c.pr.UpdatedAt.UTC()
+		b.Fork, b.ForkName = c.pr.SourceRepository, c.pr.SourceFullName
 	}
 	if d.NewLogName != nil {
 		b.Log = d.NewLogName()
@@ -673,7 +685,7 @@ func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, ma
 		if n.Build.ID == b.ID { // this one was set aside as soon as it was made
 			n.Build.ID = d.NewID()
 		}
-		if again != nil && n.Build.Fork != "" && again.at.After(n.Build.Revised) {
+		if again != nil && again.at.After(n.Build.Revised) {
 			n.Build.Revised = again.at.UTC()
 		}
 		b, created, err = d.Store.CreateBuild(ctx, n)
@@ -688,7 +700,7 @@ func (d *Dispatch) follow(ctx context.Context, c candidate, b store.Build, mine 
 		if err := message.Send(ctx, d.Reports, message.Report{Status: &ref}, 0); err != nil {
 			return b, fmt.Errorf("dispatch: asking for a status: %w", err)
 		}
-	} else if b, err = d.seenAgain(ctx, b, c.pr.UpdatedAt); err != nil {
+	} else if b, err = d.learn(ctx, b, c.old, c.at()); err != nil {
 		return b, err
 	}
 	// What it was not known to be newer than when it was made, it may be known now.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/fault"
@@ -87,25 +86,6 @@ func (d *Dispatch) settle(ctx context.Context, c candidate, own ci.Successor, re
 		}
 	}
 	return nil
-}
-
-// seenAgain keeps when a pull request was last heard of as what a held build builds: it is newer than what the pull request
-// was in between. It answers the build as it is then.
-func (d *Dispatch) seenAgain(ctx context.Context, b store.Build, at time.Time) (store.Build, error) {
-	if !b.Held || !at.After(b.Revised) {
-		return b, nil
-	}
-	b, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) {
-		if !b.Held || !at.After(b.Revised) {
-			return false, nil
-		}
-		b.Revised = at.UTC()
-		return true, nil
-	})
-	if err != nil {
-		return b, fmt.Errorf("dispatch: a build that is held: %w", err)
-	}
-	return b, nil
 }
 
 // letGo ends a build unless somebody has approved it by now. Newer is the one that takes its place, if any.

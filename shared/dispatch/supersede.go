@@ -88,7 +88,7 @@ type present struct {
 	commit string    // of a fork's the first characters; empty: it cannot be read any more
 	target string    // of a pull request
 	closed bool      // the pull request is
-	at     time.Time // of a pull request: when it was so, by Bitbucket's clock
+	at     time.Time // of a pull request: when it was so, by Bitbucket's clock; zero is unknown
 }
 
 // present reads what the candidate's branch, tag or pull request is at.
@@ -106,6 +106,9 @@ func (d *Dispatch) present(ctx context.Context, c candidate) (*present, error) {
 		}
 		if err == nil && !pr.Fork() { // right after a push, a pull request may not know of it yet
 			now.commit, err = c.client.Branch(ctx, c.tie.UUID, pr.SourceBranch)
+			if !strings.HasPrefix(now.commit, pr.SourceHash) {
+				now.at = time.Time{}
+			}
 		}
 	case c.branch != "":
 		now.commit, err = c.client.Branch(ctx, c.tie.UUID, c.branch)
@@ -127,9 +130,18 @@ func (p present) is(b store.Build) bool {
 	return p.commit != "" && strings.HasPrefix(b.Commit, p.commit) && b.Target == p.target
 }
 
+// heard is when the pull request of a build was last heard of as what it builds.
+func (p present) heard(b store.Build) time.Time {
+	if p.is(b) && p.at.After(b.Revised) {
+		return p.at
+	}
+	return b.Revised
+}
+
 // newer answers the id of the newer of two builds, or nothing when that is not known.
 // p is what the ref of b is at. Events come in any order, so their order says nothing: what a push
-// moved its branch from does, and what the branch is at. The build of that is never the older one.
+// moved its branch from does, when a pull request was so, and what the ref is at. The build of that is never the older one, and
+// where two of them contradict each other, none is.
 func (p present) newer(b, other store.Build) string {
 	if b.PullRequest != other.PullRequest || b.PullRequest == 0 && (b.Branch != other.Branch || b.Tag != other.Tag) {
 		// Refs have no order between them: the later build is the newer one, unless it is
@@ -140,15 +152,54 @@ func (p present) newer(b, other store.Build) string {
 		return ""
 	}
 	follows, precedes := b.Old != "" && b.Old == other.Commit, other.Old != "" && other.Old == b.Commit
+	order := 0 // 1: b is the newer one, -1: other is
 	switch {
-	case follows && !precedes && !p.is(other):
+	case follows && !precedes:
+		order = 1
+	case precedes && !follows:
+		order = -1
+	}
+	times := 0
+	if mine, its := p.heard(b), p.heard(other); b.InOrder() && other.InOrder() && !mine.IsZero() && !its.IsZero() {
+		times = mine.Compare(its)
+	}
+	switch {
+	case order*times < 0:
+	case order+times > 0 && !p.is(other):
 		return b.ID
-	case precedes && !follows && !p.is(b):
+	case order+times < 0 && !p.is(b):
 		return other.ID
-	case follows == precedes && p.is(b) && !p.is(other):
+	case order == times && p.is(b) && !p.is(other): // neither tells
 		return b.ID
 	}
 	return ""
+}
+
+// learn keeps with a build what an event tells of it that was not known when it was made: what its branch was before, and that its pull
+// request was what it builds at a later time, too, which makes it newer than what the pull request was in between. It answers the
+// build as it is then. Where nobody asks which build of a group is newer, nothing is kept.
+func (d *Dispatch) learn(ctx context.Context, b store.Build, old string, at time.Time) (store.Build, error) {
+	news := func(b *store.Build) bool {
+		if b.State.Final() || b.Stopping || !b.Held && !b.InOrder() {
+			return false
+		}
+		before, later := b.Old == "" && old != "", b.PullRequest != 0 && at.After(b.Revised)
+		if before {
+			b.Old = old
+		}
+		if later {
+			b.Revised = at.UTC()
+		}
+		return before || later
+	}
+	if known := b; !news(&known) {
+		return b, nil
+	}
+	b, _, err := d.Store.ChangeBuild(ctx, b.ID, func(b *store.Build) (bool, error) { return news(b), nil })
+	if err != nil {
+		return b, fmt.Errorf("dispatch: keeping what was learned of a build: %w", err)
+	}
+	return b, nil
 }
 
 // replace stops the older of two builds, unless somebody else took it for the newer one.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/dispatch/dispatchtest"
@@ -156,24 +157,174 @@ func TestSupersededElsewhere(t *testing.T) {
 	}
 }
 
+// revisions are three commits of a pull request's branch, of which Bitbucket has the last one, and the events that tell of them.
+type revisions struct {
+	*pushes
+	pr   int
+	told int
+	at   func(commit int) time.Time // Bitbucket's time of the pull request's event; zero is left out
+}
+
+func newRevisions(t *testing.T, file string) *revisions {
+	t.Helper()
+	r := &revisions{pushes: &pushes{dispatchtest.New(t, file), "feature", nil}}
+	r.hashes = []string{r.Main}
+	for i := range 3 {
+		r.hashes = append(r.hashes, r.Commit("feature", "x", fmt.Sprint(i)))
+	}
+	r.pr = r.OpenPullRequest("feature", "main")
+	opened := r.Clock.Now()
+	r.at = func(commit int) time.Time { return opened.Add(time.Duration(commit-3) * time.Minute) }
+	return r
+}
+
+// tell delivers events: "2" is the pull request's of the second commit, "12" the push from the first to it.
+func (r *revisions) tell(events ...string) {
+	r.Helper()
+	for _, e := range events {
+		to := int(e[len(e)-1] - '0')
+		r.told++
+		if len(e) == 2 {
+			from := r.hashes[to-1]
+			if to == 1 {
+				from = "" // the branch is new
+			}
+			one(r.Bench, r.Deliver(fmt.Sprint("told-", r.told), "repo:push", r.Push(dispatchtest.Change{Name: "feature", Old: from, New: r.hashes[to]})))
+			continue
+		}
+		body := r.PullRequest(r.pr, "feature", r.hashes[to], "main", func(pr map[string]any) {
+			if at := r.at(to); !at.IsZero() {
+				pr["updated_on"] = at.Format(time.RFC3339Nano)
+			}
+		})
+		one(r.Bench, r.Deliver(fmt.Sprint("told-", r.told), "pullrequest:updated", body))
+	}
+}
+
+// commits answers of which commits the builds are that are on, in the order of their numbers.
+func (r *revisions) commits() (on []int) {
+	r.Helper()
+	states(r.Bench)
+	page, err := r.Builds(r.Context(), dispatchtest.App, "", 100)
+	r.Must(err)
+	for _, b := range slices.Backward(page.Items) {
+		if !b.State.Final() {
+			on = append(on, slices.Index(r.hashes, b.Commit))
+		}
+	}
+	return on
+}
+
+func timeless(int) time.Time { return time.Time{} }
+
+// The events of a pull request, and of the pushes to its branch, come in any order.
 func TestSupersededPullRequest(t *testing.T) {
 	t.Parallel()
-	b := dispatchtest.New(t, cancels)
-	b.Commit("develop", "y", "1")
-	heads := []string{b.Commit("feature", "x", "1"), b.Commit("feature", "x", "2")}
-	pr := b.OpenPullRequest("feature", "main")
-	// The event of the newer commit comes first, then the push of the older one.
-	b.Deliver("2", "pullrequest:updated", b.PullRequest(pr, "feature", heads[1], "main"))
-	b.Pump()
-	b.Deliver("1", "pullrequest:created", b.PullRequest(pr, "feature", heads[0], "main"))
-	if got, want := states(b), "on, on"; got != want {
+	both := [][]string{
+		{"3", "23", "2", "12", "1", "01"}, {"3", "23", "1", "01", "2", "12"}, {"23", "3", "1", "01", "12", "2"}, {"1", "01", "3", "23", "2", "12"},
+	}
+	alone := [][]string{{"1", "2", "3"}, {"1", "3", "2"}, {"2", "1", "3"}, {"2", "3", "1"}, {"3", "1", "2"}, {"3", "2", "1"}}
+	for name, test := range map[string]struct {
+		orders [][]string
+		edit   func(r *revisions)
+		sure   bool // that what is outdated is stopped, and not only that the newest one is not
+	}{
+		"with pushes":               {both, nil, true},
+		"by Bitbucket's clock":      {alone, nil, true},
+		"and no clock":              {alone, func(r *revisions) { r.at = timeless }, false},
+		"a clock that stands":       {alone, func(r *revisions) { at := r.Clock.Now(); r.at = func(int) time.Time { return at } }, false},
+		"Bitbucket is behind":       {alone, func(r *revisions) { r.shows(1) }, false},
+		"and behind, of all events": {both, func(r *revisions) { r.shows(1) }, false},
+		"and behind, with no clock": {both, func(r *revisions) { r.at = timeless; r.shows(2) }, false},
+	} {
+		for _, order := range test.orders {
+			t.Run(fmt.Sprint(name, order), func(t *testing.T) {
+				t.Parallel()
+				r := newRevisions(t, cancels)
+				if test.edit != nil {
+					test.edit(r)
+				}
+				for _, e := range order {
+					r.tell(e)
+				}
+				if got := r.commits(); !slices.Contains(got, 3) || test.sure && len(got) != 1 {
+					t.Errorf("the builds are: %s", states(r.Bench))
+				}
+				for _, e := range order { // each once more
+					r.tell(e)
+				}
+				if got := r.commits(); !slices.Contains(got, 3) || test.sure && len(got) != 1 || r.Count() != 3 {
+					t.Errorf("after repeats the builds are: %s", states(r.Bench))
+				}
+			})
+		}
+	}
+}
+
+// What a push says of its pull request's build is known when the next event comes, without Bitbucket's clock.
+func TestWhatAPushSaidIsKept(t *testing.T) {
+	t.Parallel()
+	for order, want := range map[string]string{"3 23 2 12": "on, by 1", "3 2 23": "on, by 1", "3 2": "on, on", "23 2": "on, by 1"} {
+		t.Run(order, func(t *testing.T) {
+			t.Parallel()
+			r := newRevisions(t, cancels)
+			r.at = timeless
+			r.Transport.Say(func(q *http.Request) any { // nor from its lists
+				if strings.HasSuffix(q.URL.Path, "/pullrequests") {
+					return map[string]any{"values": []any{r.PullRequest(r.pr, "feature", r.hashes[3], "main")["pullrequest"]}}
+				}
+				return nil
+			})
+			r.tell(strings.Fields(order)...)
+			if got := states(r.Bench); got != want {
+				t.Errorf("the builds are: %s; want %s", got, want)
+			}
+		})
+	}
+}
+
+// A pull request is pushed back, and the event of what it was in between comes last.
+func TestSupersededByAnEarlierCommit(t *testing.T) {
+	t.Parallel()
+	r := newRevisions(t, cancels)
+	r.shows(1)
+	opened := r.Clock.Now()
+	r.tell("1")
+	r.at = func(int) time.Time { return opened.Add(3 * time.Minute) }
+	r.tell("1") // it is that again
+	r.at = func(int) time.Time { return opened.Add(2 * time.Minute) }
+	r.shows(2) // Bitbucket is behind
+	r.tell("2")
+	if got := r.commits(); !slices.Contains(got, 1) {
+		t.Errorf("the builds are: %s", states(r.Bench))
+	}
+	r.shows(1)
+	r.tell("2")
+	if got, want := states(r.Bench), "on, by 1"; got != want {
 		t.Errorf("the builds are: %s; want %s", got, want)
 	}
-	third := b.Commit("feature", "x", "3")
-	b.Deliver("3", "repo:push", b.Push(dispatchtest.Change{Name: "feature", Old: heads[1], New: third}))
-	if got, want := states(b), "by 3, by 3, on"; got != want {
-		t.Errorf("the builds are: %s; want %s", got, want)
-	}
+}
+
+// shows has Bitbucket show one of the commits as that of the pull request and its branch, with its time.
+func (r *revisions) shows(commit int) {
+	r.Helper()
+	at := r.at(commit)
+	r.Transport.Say(func(q *http.Request) any {
+		pr := r.PullRequest(r.pr, "feature", r.hashes[commit], "main", func(pr map[string]any) {
+			if !at.IsZero() {
+				pr["updated_on"] = at.Format(time.RFC3339Nano)
+			}
+		})["pullrequest"]
+		switch {
+		case strings.HasSuffix(q.URL.Path, fmt.Sprint("/pullrequests/", r.pr)):
+			return pr
+		case strings.HasSuffix(q.URL.Path, "/pullrequests"):
+			return map[string]any{"values": []any{pr}}
+		case strings.HasSuffix(q.URL.Path, "/refs/branches/feature"):
+			return map[string]any{"name": "feature", "target": map[string]any{"hash": r.hashes[commit]}}
+		}
+		return nil
+	})
 }
 
 // The process dies at each of its writes and messages once; and Bitbucket does not say where

@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -137,6 +138,59 @@ func TestTurnsOfSwappedEvents(t *testing.T) {
 				p.Pump()
 			}
 			if got := given(p.Bench)[len(busy):]; !slices.Equal(got, test.want) {
+				t.Errorf("the turns were of %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// So do the builds of a pull request, whatever tells of the order: pushes, or Bitbucket's clock.
+func TestTurnsOfAPullRequest(t *testing.T) {
+	t.Parallel()
+	queues := strings.Replace(queues, "[push]", "[push, pull_request]", 1)
+	for name, test := range map[string]struct {
+		before   bool // the runner is busy
+		timeless bool
+		events   string
+		want     []int // commits, in the order of their turns
+	}{
+		"both, in order":                    {false, true, "1 01 2 12 3 23", []int{1, 2, 3}},
+		"both, the last two swapped":        {false, true, "1 01 3 23 2 12", []int{1, 2, 3}},
+		"both, backwards":                   {true, true, "3 23 2 12 1 01", []int{1, 2, 3}},
+		"the pushes are lost":               {false, false, "1 3 2", []int{1, 2, 3}},
+		"the pushes are lost, backwards":    {true, false, "3 2 1", []int{1, 2, 3}},
+		"the pushes are lost, 3 1 2":        {true, false, "3 1 2", []int{1, 2, 3}},
+		"nothing tells":                     {false, true, "1 3 2", []int{1, 3, 2}},
+		"the first has begun, and is newer": {false, false, "3 1 2", []int{3, 1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRevisions(t, queues)
+			if test.timeless {
+				r.at = timeless
+				r.shows(3)
+			}
+			if test.before {
+				for i := range 2 {
+					r.Deliver(fmt.Sprint("busy", i), "repo:push", r.Push(dispatchtest.Change{Name: fmt.Sprint("busy", i), New: r.Main}))
+					r.Pump()
+				}
+			}
+			busy := r.Runner.Jobs()
+			r.tell(strings.Fields(test.events)...)
+			for _, job := range busy {
+				r.Claim(job).Says(runner.VerdictSuccessful)
+			}
+			r.Pump()
+			for range test.want {
+				r.Claim(r.Last()).Says(runner.VerdictSuccessful)
+				r.Pump()
+			}
+			var got []int
+			for _, n := range given(r.Bench)[len(busy):] {
+				got = append(got, slices.Index(r.hashes, r.number(n).Commit))
+			}
+			if !slices.Equal(got, test.want) {
 				t.Errorf("the turns were of %v, want %v", got, test.want)
 			}
 		})

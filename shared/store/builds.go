@@ -32,9 +32,9 @@ type Build struct {
 	Reference      string    `json:"reference,omitempty"`  // the runner's, once it is known
 	Approver       string    `json:"approver,omitempty"`   // user who approved it
 	Lapsed         bool      `json:"lapsed,omitempty"`     // it ended before anybody approved it or refused to
-	Revised        time.Time `json:"revised,omitzero"`     // of a fork's: when the pull request became what it builds, by Bitbucket's clock
+	Revised        time.Time `json:"revised,omitzero"`     // when its pull request was last heard of as what it builds, by Bitbucket's clock; zero is unknown
 	Group          string    `json:"group,omitempty"`      // of its app's builds: newer ones may stop older ones
-	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, where that is known
+	Old            string    `json:"old,omitempty"`        // commit its branch or tag was at before, once that is known
 	Supersedes     bool      `json:"supersedes,omitempty"` // it stops older builds of its group
 	Queues         bool      `json:"queues,omitempty"`     // of the builds of its group that do, one runs at a time
 	Place          string    `json:"place,omitempty"`      // among those that wait for their turn, while it does
@@ -418,8 +418,14 @@ func (s *Store) moveBuild(ctx context.Context, c *change, old Build, b *Build) e
 		}
 		s.wantStatus(c, *b, st, version)
 	}
-	if !old.takesTurns() && b.takesTurns() { // it is not held any more
+	switch {
+	case !b.takesTurns():
+	case !old.takesTurns(): // it is not held any more
 		if err := s.join(ctx, c, b, ""); err != nil {
+			return err
+		}
+	case b.Old != old.Old || !b.Revised.Equal(old.Revised):
+		if err := s.retell(ctx, c, *b); err != nil {
 			return err
 		}
 	}
@@ -532,6 +538,9 @@ func (b Build) NeverRan() bool { return b.State == ci.Errored && !b.CheckedOut }
 
 // gone reports whether a build may leave its change to another one: nothing was built of it, and nothing will be.
 func (b Build) gone() bool { return b.SetAside() || b.NeverRan() }
+
+// InOrder reports whether it matters which of the builds of its group is newer, as far as the build itself says.
+func (b Build) InOrder() bool { return b.Group != "" && (b.Supersedes || b.Queues) }
 
 // Admit takes the next build out of the line before a runner and gives it a slot:
 // of the workspaces that wait, the one with the fewest builds at work goes first,

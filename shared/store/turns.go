@@ -37,12 +37,24 @@ type turn struct {
 func (t turn) key() table.Key    { return key("TURN#"+t.App, t.Group+"0") }
 func (t turn) reference() string { return t.App + "/" + t.Group }
 
-// queued is a build of a group, with what says which one comes before it.
+// queued is a build of a group, with what says which one comes before it, as in Build.
 type queued struct {
-	Build  string `json:"build"`
-	Number int    `json:"number"`
-	Old    string `json:"old,omitempty"`   // as in Build
-	Place  string `json:"place,omitempty"` // as in Build
+	Build       string    `json:"build"`
+	Number      int       `json:"number"`
+	Old         string    `json:"old,omitempty"`
+	PullRequest int       `json:"pull_request,omitempty"`
+	Revised     time.Time `json:"revised,omitzero"`
+	Place       string    `json:"place,omitempty"`
+}
+
+func queuedOf(b Build) queued {
+	return queued{b.ID, b.Number, b.Old, b.PullRequest, b.Revised, b.Place}
+}
+
+// follows reports whether the build of an entry came after b, as far as the entry says.
+func (q queued) follows(b Build) bool {
+	return q.Old != "" && q.Old == b.Commit ||
+		b.PullRequest != 0 && q.PullRequest == b.PullRequest && !b.Revised.IsZero() && q.Revised.After(b.Revised)
 }
 
 func turnKey(b Build) table.Key { return turn{App: b.App, Group: groupOf(b.Group)}.key() }
@@ -71,7 +83,7 @@ func placeBefore(place string, number int) string {
 // giveTurn makes it the turn of b, which then stands in the line before its runner. Before is the group's item as it is.
 func (s *Store) giveTurn(c *change, b *Build, before turn, version int64) {
 	b.Place, b.Reason = "", WaitsForRunner
-	now := turn{App: b.App, Group: groupOf(b.Group), queued: queued{b.ID, b.Number, b.Old, ""}, DueAt: s.now().Add(turnCheck)}
+	now := turn{App: b.App, Group: groupOf(b.Group), queued: queuedOf(*b), DueAt: s.now().Add(turnCheck)}
 	c.put(now.key(), now, unlessVersion(version))
 	c.due(DueTurn, now.reference(), before.DueAt, now.DueAt)
 }
@@ -79,7 +91,7 @@ func (s *Store) giveTurn(c *change, b *Build, before turn, version int64) {
 // wait gives b its place among the builds that wait for their turn.
 func (c *change) wait(b *Build, place string) {
 	b.Place, b.Reason = place, waitsForTurn
-	c.put(queuedKey(*b), queued{b.ID, b.Number, b.Old, place}, table.Absent())
+	c.put(queuedKey(*b), queuedOf(*b), table.Absent())
 }
 
 // join makes it the turn of a build, if it is that of no other, or has it wait: behind all others, or before the build
@@ -128,6 +140,24 @@ func (s *Store) yield(ctx context.Context, c *change, b *Build, id string, now t
 	c.wait(&other, place)
 	c.put(buildKey(other.ID), other, table.VersionIs(other.Version))
 	s.giveTurn(c, b, now, version)
+	return nil
+}
+
+// retell has the group know what was learned of a build that no runner has yet.
+func (s *Store) retell(ctx context.Context, c *change, b Build) error {
+	switch {
+	case b.Place != "":
+		c.put(queuedKey(b), queuedOf(b), table.Condition{})
+		return nil
+	case b.Attempt != "":
+		return nil // nothing is put before it any more
+	}
+	now, version, err := find[turn](ctx, s, turnKey(b), "turn")
+	if err != nil || now.Build != b.ID {
+		return err
+	}
+	now.queued = queuedOf(b)
+	c.put(now.key(), now, table.VersionIs(version))
 	return nil
 }
 
@@ -187,7 +217,7 @@ func (s *Store) nextOf(ctx context.Context, now turn) (Build, bool, error) {
 }
 
 // Following lists the builds of the group of b that no runner has yet, and that follow b: their old commit is its
-// commit. They come in the order of their turns; of a long line, the end is looked at.
+// commit, or the same pull request became what they build later. They come in the order of their turns; of a long line, the end is looked at.
 func (s *Store) Following(ctx context.Context, b Build) ([]Build, error) {
 	now, version, err := find[turn](ctx, s, turnKey(b), "turn")
 	if err != nil || version == 0 {
@@ -201,7 +231,7 @@ func (s *Store) Following(ctx context.Context, b Build) ([]Build, error) {
 	var keys []table.Key
 	line := append(page.Items, now.queued) // the last first
 	for i := range line {
-		if entry := line[len(line)-1-i]; entry.Old != "" && entry.Old == b.Commit {
+		if entry := line[len(line)-1-i]; entry.follows(b) {
 			keys = append(keys, buildKey(entry.Build))
 		}
 	}

@@ -26,6 +26,7 @@ func Turns(t *testing.T, open func(testing.TB) *Bench, many int) {
 		"who is held does not wait yet":    heldOnes,
 		"the order of what follows":        orderOfTurns,
 		"before one that has no slot yet":  beforeOneWithoutSlot,
+		"what is learned later":            learnedLater,
 		"a turn that was not passed on":    notPassedOn,
 		"an entry of which no build knows": deadEntries,
 		"many at once":                     manyAtOnce,
@@ -253,6 +254,50 @@ func orderOfTurns(l *line) {
 		ahead := front
 		front = l.build("g", func(n *store.NewBuild) { n.Ahead = ahead.ID })
 	}
+}
+
+// What is learned of a build while it waits is known to those that come after it. What has a slot follows nobody.
+func learnedLater(l *line) {
+	learn := func(b store.Build, edit func(*store.Build)) {
+		l.Helper()
+		_, _, err := l.ChangeBuild(l.Context(), b.ID, func(b *store.Build) (bool, error) { edit(b); return true, nil })
+		l.must(err)
+		l.Check(l.T)
+	}
+	at := l.Clock.Now()
+	older := store.Build{Build: ci.Build{App: "app", Commit: "before", PullRequest: 7}, Group: "g", Revised: at}
+	following := func(want ...string) {
+		l.Helper()
+		found, err := l.Following(l.Context(), older)
+		var ids []string
+		for _, b := range found {
+			ids = append(ids, b.ID)
+		}
+		if err != nil || !slices.Equal(ids, want) {
+			l.Errorf("it is followed by %v, %v; want %v", ids, err, want)
+		}
+	}
+	pull := func(n *store.NewBuild) { n.Build.PullRequest, n.Build.Revised = 7, at }
+	turn, waits, other := l.build("g", pull), l.build("g", pull), l.build("g", func(n *store.NewBuild) {
+		n.Build.PullRequest, n.Build.Revised = 8, at.Add(time.Hour)
+	})
+	following()
+	learn(turn, func(b *store.Build) { b.Old = "before" })
+	following(turn.ID)
+	learn(waits, func(b *store.Build) { b.Revised = at.Add(time.Minute) })
+	following(turn.ID, waits.ID)
+	learn(other, func(b *store.Build) { b.Old = "before" })
+	following(turn.ID, waits.ID, other.ID)
+	older.Revised = time.Time{}
+	following(turn.ID, other.ID)
+	l.expect(1)
+	learn(turn, func(b *store.Build) { b.Revised = at.Add(time.Minute) })
+	following(other.ID)
+	l.end(turn.ID, ci.Successful)
+	following(other.ID)
+	older.Revised = at
+	following(waits.ID, other.ID)
+	l.expect(2)
 }
 
 // What waits for a runner gives its turn to one that it follows; what has a slot does not.
