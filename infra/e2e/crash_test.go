@@ -73,20 +73,32 @@ func (s *site) repaired(a *account, commit string) error {
 }
 
 // mends waits until there is no error any more, while the sweep goes round. What a sweep would find only when it is
-// due, it finds now: its event names a later time.
+// due, it finds now: its event names a later time. It goes round as soon as nobody is at work who would mend it anyway, and now and then
+// all the same.
 func (s *site) mends(a *account, check func() error) error {
-	rounds := time.NewTicker(time.Second)
-	defer rounds.Stop()
-	deadline := time.Now().Add(patience)
+	const soon, anyway = time.Second, 5 * time.Second
+	looks := time.NewTicker(200 * time.Millisecond)
+	defer looks.Stop()
+	last, deadline := time.Now(), time.Now().Add(patience)
 	for {
 		err := check()
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
-		<-rounds.C
+		<-looks.C
+		if since := time.Since(last); since < soon || since < anyway && !a.rests() {
+			continue
+		}
 		// A round that fails is not tried again: the next one comes anyway.
-		_ = a.Host().Tick(s.t.Context(), "SweepFunction", time.Now().Add(time.Hour))
+		_ = a.Host().Tick(s.t.Context(), "SweepFunction", time.Now().Add(3*time.Hour)) // also of a build that runs, whose end nobody told
+		last = time.Now()
 	}
+}
+
+// rests reports whether no function is at work or has anything to work on.
+func (a *account) rests() bool {
+	idle, err := a.Host().Idle(a.t.Context())
+	return err == nil && idle // who cannot tell looks again
 }
 
 // everythingTwice delivers every batch and every event twice, at the same time.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"runnerhub/infra/visitor"
 )
@@ -78,15 +79,24 @@ func (s *site) must(err error) {
 	}
 }
 
-// until asks again until there is no error any more.
+// until asks again until there is no error any more: at first soon, then less often, because asking takes from those who are at work.
 func (s *site) until(what string, ask func() error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
-	defer cancel()
-	s.must(visitor.Until(ctx, what, func() (bool, error) {
+	const soon, seldom = 50 * time.Millisecond, 400 * time.Millisecond
+	deadline := time.After(patience)
+	for pause := soon; ; pause = min(pause*3/2, seldom) {
 		err := ask()
-		return err == nil, err
-	}))
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-deadline:
+			s.t.Fatalf("waiting for %s: %v", what, err)
+		case <-s.t.Context().Done():
+			s.t.Fatalf("waiting for %s: %v", what, errors.Join(s.t.Context().Err(), err))
+		}
+	}
 }
 
 // A gate is a file that steps wait for and the test makes.

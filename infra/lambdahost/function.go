@@ -154,6 +154,13 @@ func (f *function) take(ctx context.Context) (*instance, error) {
 	}
 }
 
+// busy reports whether an instance has an event, or starts for one.
+func (f *function) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.room) > len(f.idle)
+}
+
 // release freezes an instance that waits for an event, and lets others have it.
 func (f *function) release(i *instance) {
 	_ = i.cmd.Process.Signal(syscall.SIGSTOP)

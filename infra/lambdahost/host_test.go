@@ -672,6 +672,20 @@ func batches(t *testing.T, w *wire) {
 	if p := b.Polls("Queue"); p.Deletes != 2 || p.Batches < 4 || b.Polls("another") != (Polls{}) {
 		t.Errorf("the polls were %+v", p)
 	}
+	idle := func() bool {
+		idle, err := b.Idle(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return idle
+	}
+	if idle() {
+		t.Error("with a message that comes again, nobody has anything to do")
+	}
+	if err := PurgeQueue(t.Context(), w.url, q); err != nil {
+		t.Fatal(err)
+	}
+	until(t, idle)
 }
 
 func permissions(t *testing.T, w *wire) {

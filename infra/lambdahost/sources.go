@@ -247,6 +247,23 @@ func (h *Host) Queue(ctx context.Context, id string) (QueueState, error) {
 	return QueueState{}, fmt.Errorf("the template has no queue %s", id)
 }
 
+// Idle reports whether no function is at an event and no queue that a function works on holds a message. Events that come again after
+// a pause, and what others have yet to send, are not looked at.
+func (h *Host) Idle(ctx context.Context) (bool, error) {
+	for _, s := range h.sources {
+		q, err := h.Queue(ctx, s.queue.ID)
+		if err != nil || q != (QueueState{}) {
+			return false, err
+		}
+	}
+	for _, f := range h.functions { // after the queues: what was taken from one is at work by now
+		if f.busy() {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
