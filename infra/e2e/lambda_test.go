@@ -71,9 +71,10 @@ func (l *lambda) install(t *testing.T, settings ...string) installation {
 // account is an installation of functions.
 type account struct {
 	*rehearsal.Installation
-	t    *testing.T
-	root string
-	log  *lines
+	t        *testing.T
+	root     string
+	log      *lines
+	services string // address of MiniStack
 }
 
 // account prepares an installation; what deps leaves out is as every test has it.
@@ -83,7 +84,7 @@ func (l *lambda) account(t *testing.T, deps rehearsal.Deps) *account {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &account{t: t, root: root, log: &lines{}}
+	a := &account{t: t, root: root, log: &lines{}, services: l.services}
 	builds := filepath.Join(root, "builds")
 	for _, dir := range []string{root, builds} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -24,26 +24,32 @@ const docs = "acme/docs"
 
 func paths() []path {
 	auth, repos, apps, plans := []string{"AuthFunction"}, []string{"ReposFunction"}, []string{"AppsFunction"}, []string{"SchedulesFunction"}
+	builds, decides := []string{"BuildsFunction", "DispatchFunction"}, []string{"DispatchFunction"}
 	return []path{
-		// First, while there is one connection.
-		{name: "refresh", functions: []string{"RefreshFunction"}, least: 6, begin: refreshing},
-		{name: "sign in", functions: auth, least: 8, begin: signingIn},
-		{name: "connect", functions: []string{"AuthFunction", "ReposFunction"}, least: 9, begin: connecting},
-		{name: "connect another account", functions: auth, least: 9, begin: connectingAnother},
-		{name: "API token", functions: auth, least: 6, begin: makingToken},
-		{name: "workspace and app", functions: apps, least: 12, begin: makingApp},
-		{name: "tie", functions: repos, least: 9, begin: tying},
-		{name: "move", functions: repos, least: 11, begin: moving},
-		{name: "new schedule", functions: plans, least: 8, begin: planning},
-		{name: "changed schedule", functions: plans, least: 8, begin: replanning},
-		{name: "deleted schedule", functions: plans, least: 8, begin: unplanning},
-		{name: "minute of a schedule", functions: []string{"DispatchFunction"}, least: 9, begin: minute},
-		{name: "replay", functions: []string{"BuildsFunction", "DispatchFunction"}, least: 12, begin: replaying},
-		{name: "end that only the runner tells", functions: []string{"ReportFunction"}, least: 8, begin: abandoned},
-		{name: "cancel", functions: []string{"BuildsFunction", "DispatchFunction"}, least: 8, begin: cancelling},
-		{name: "cancel what waits", functions: []string{"BuildsFunction"}, least: 4, begin: cancellingEarly, end: func(m *mortal) { m.open("room") }},
-		{name: "sweep", functions: []string{"SweepFunction"}, least: 6, begin: sweeping},
-		{name: "push", least: 30, begin: pushing},
+		// First, while there is one connection; then those that take long.
+		{name: "refresh", functions: []string{"RefreshFunction"}, least: 3, begin: refreshing},
+		{name: "push", least: 15, begin: pushing},
+		{name: "pull request of a fork", functions: builds, least: 20, begin: approving},
+		{name: "pull request that is overtaken", functions: decides, least: 16, begin: overtaking},
+		{name: "turns", functions: builds, least: 10, begin: takingTurns},
+		{name: "end that only the runner tells", functions: []string{"ReportFunction"}, least: 4, begin: abandoned},
+		{name: "sweep", functions: []string{"SweepFunction"}, least: 3, begin: sweeping},
+		{name: "sweep of lines", functions: []string{"SweepFunction"}, least: 4, begin: sweepingLines},
+		{name: "replay", functions: builds, least: 6, begin: replaying},
+		{name: "minute of a schedule", functions: decides, least: 5, begin: minute},
+		{name: "cancel", functions: builds, least: 4, begin: cancelling},
+		{name: "cancel what waits", functions: []string{"BuildsFunction"}, least: 2, begin: cancellingEarly, end: cancelledEarly},
+		{name: "connect another account", functions: auth, least: 5, begin: connectingAnother},
+		{name: "connect", functions: []string{"AuthFunction", "ReposFunction"}, least: 5, begin: connecting},
+		{name: "workspace and app", functions: apps, least: 6, begin: makingApp},
+		{name: "move", functions: repos, least: 6, begin: moving},
+		{name: "tie", functions: repos, least: 5, begin: tying},
+		{name: "new schedule", functions: plans, least: 4, begin: planning},
+		{name: "changed schedule", functions: plans, least: 4, begin: replanning},
+		{name: "deleted schedule", functions: plans, least: 4, begin: unplanning},
+		{name: "API token", functions: auth, least: 3, begin: makingToken},
+		{name: "sign in", functions: auth, least: 4, begin: signingIn},
+		{name: "sign out", functions: auth, least: 2, begin: signingOut},
 	}
 }
 
@@ -134,18 +140,23 @@ func signingIn(m *mortal) walkOf {
 			if err := v.Call(m.t.Context(), http.MethodGet, "/api/me", nil, &me); err != nil {
 				return err
 			}
-			req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, m.Hub+"/api/me", nil)
-			m.must(err)
-			for _, c := range before {
-				req.AddCookie(c)
-			}
-			status, _, err := m.person(m.Hub, m.Forge, "nobody").Send(req)
-			if err == nil && status != http.StatusUnauthorized {
-				err = fmt.Errorf("with the session before, /api/me answers %d", status)
-			}
-			return err
+			return m.signedOut(before)
 		},
 	}
+}
+
+// signedOut is nil when the session of these cookies has ended.
+func (m *mortal) signedOut(cookies []*http.Cookie) error {
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, m.Hub+"/api/me", nil)
+	m.must(err)
+	for _, c := range cookies {
+		req.AddCookie(c)
+	}
+	status, _, err := m.person(m.Hub, m.Forge, "nobody").Send(req)
+	if err == nil && status != http.StatusUnauthorized {
+		err = fmt.Errorf("with the session before, /api/me answers %d", status)
+	}
+	return err
 }
 
 // connecting connects Bitbucket to a new workspace.
@@ -694,29 +705,6 @@ func (m *mortal) steps(script string) (commit string) {
 	return commit
 }
 
-// abandoned is a build whose agent dies, so that only the runner tells of its end.
-func abandoned(m *mortal) walkOf {
-	var commit string
-	return walkOf{
-		act: func() error {
-			if commit == "" {
-				commit = m.steps("kill -KILL $PPID; sleep 60")
-			}
-			return nil
-		},
-		over: func() error { return m.showsAll(commit, "FAILED") },
-		check: func() error {
-			if err := m.showsAll(commit, "FAILED"); err != nil {
-				return err
-			}
-			if builds := m.buildsOf(commit); len(builds) != 1 || builds[0].State != "ERROR" {
-				return fmt.Errorf("the builds are %+v", builds)
-			}
-			return nil
-		},
-	}
-}
-
 // cancelling stops a build that runs.
 func cancelling(m *mortal) walkOf {
 	commit := m.steps("echo at work; sleep 600; echo survived")
@@ -760,6 +748,14 @@ func cancellingEarly(m *mortal) walkOf {
 	b := m.buildOf(commit)
 	m.shown(b, "INPROGRESS")
 	return m.stopping(b)
+}
+
+// cancelledEarly lets the other one end.
+func cancelledEarly(m *mortal) {
+	m.open("room")
+	if m.holder != "" {
+		m.ended(m.holder, "SUCCESSFUL")
+	}
 }
 
 // sweeping finds what got lost, all at once: the message that was to start a build, the one that was to have a delivery decided again, the one

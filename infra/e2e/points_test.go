@@ -14,15 +14,15 @@ import (
 	"runnerhub/infra/visitor"
 )
 
-// The crash points of the functions: every call that one makes on one of the paths, before and after it. The function is killed there,
-// and nothing else is; then the world goes on as it would, and what the path promises has to come true.
+// The crash points of the functions: between any two calls that one makes on one of the paths, of which the first changed something, and before and
+// after them all. The function is killed there, and nothing else is; then the world goes on as it would, and what the path promises has to come true.
 
 // path is a way through functions.
 type path struct {
 	name string
 	// functions are those whose calls are crash points; none: all but those that come by the clock.
 	functions []string
-	// least is how many calls there are at least, so that none gets lost unseen.
+	// least is how many points there are at least, so that none gets lost unseen.
 	least int
 	// begin makes what one walk along the path needs.
 	begin func(m *mortal) walkOf
@@ -63,7 +63,7 @@ func (b *bomb) arm(at int, functions []string) {
 	b.armed, b.at, b.count, b.fired, b.functions, b.only, b.begun = true, at, 0, "", functions, nil, map[string]bool{}
 }
 
-// aim arms for one call of a kind.
+// aim arms for one call of a kind, before or after it.
 func (b *bomb) aim(at int, only func(lambdahost.Call) bool) {
 	b.arm(at, nil)
 	b.mu.Lock()
@@ -111,15 +111,15 @@ func (b *bomb) watch(c lambdahost.Call, after bool) lambdahost.Fate {
 	return fate
 }
 
-// fate decides. A read is a point only where it is the first call of an invocation: any other one is made in the world that the call
-// before it left, and a function that dies there has done no more than one that died after that call.
+// fate decides. A point is before the first call of an invocation, and after each that changes something. Any other call is made in the world
+// that such a one left: a function that dies before it, or after a read, has done no more than one that died there.
 func (b *bomb) fate(c lambdahost.Call, after bool) lambdahost.Fate {
 	if !b.armed || !b.counts(c) {
 		return lambdahost.Pass
 	}
-	first := !after && !b.begun[c.Invocation]
+	first := !after && (!b.begun[c.Invocation] || c.Invocation == "")
 	b.begun[c.Invocation] = true
-	if reads(c) && !first {
+	if b.only == nil && !first && (!after || reads(c)) {
 		return lambdahost.Pass
 	}
 	if b.count++; b.count != b.at {
@@ -161,20 +161,96 @@ type mortal struct {
 	workspace  string
 	connection string // through which the app is tied
 	docs       *visitor.Clone
+	stranger   *stranger
 	holder     string // id of the build that has the only place
 	made       int    // things that have a name of their own
 }
 
-// diesAtEachCall goes through all paths and their crash points. Several installations share the calls among them, because most of the time
-// goes into waiting: for Bitbucket's next attempt, for a message to come again, for a lease to run out.
+// round is what is left of the crash points of all paths. Several installations share it, because most of the time goes into
+// waiting: for Bitbucket's next attempt, for a message to come again, for a lease to run out.
+type round struct {
+	mu    sync.Mutex
+	paths []path
+	left  []progress // by path
+}
+
+// progress is how far a path is gone through.
+type progress struct {
+	next  int // the crash point to be tried next
+	sites int // how many installations are at it
+	dry   int // on how many walks nobody was left to be killed
+	most  int // points seen on a walk
+}
+
+// dryWalks is on how many walks nobody is killed until a path is over: not every walk makes as many calls.
+const dryWalks = 2
+
+// enter answers the path that an installation goes along next, which is none of those it has been on: the first one of those at which the
+// fewest are.
+func (r *round) enter(been map[int]bool) (i int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i = -1
+	for n, p := range r.left {
+		if !been[n] && p.dry < dryWalks && (i < 0 || p.sites < r.left[i].sites) {
+			i = n
+		}
+	}
+	if i < 0 {
+		return 0, false
+	}
+	been[i] = true
+	r.left[i].sites++
+	return i, true
+}
+
+// point answers the next crash point of a path, while there are any.
+func (r *round) point(i int) (at int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := &r.left[i]
+	p.next++
+	return p.next, p.dry < dryWalks
+}
+
+// walked tells of a walk: how many points were seen, and whether somebody was killed.
+func (r *round) walked(i, points int, killed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := &r.left[i]
+	p.most = max(p.most, points)
+	if !killed {
+		p.dry++
+	}
+}
+
+func (r *round) leave(i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left[i].sites--
+}
+
+// diesAtEachCall goes through all paths and their crash points.
 func diesAtEachCall(t *testing.T, in stack) {
-	const sites = 8
-	for first := range sites {
-		t.Run(fmt.Sprintf("every %dth from %d", sites, first+1), func(t *testing.T) {
+	all := paths()
+	const sites = 12 // as many as there is room for: they come last, when the other scripts are at their end
+	r := &round{paths: all, left: make([]progress, len(all))}
+	t.Cleanup(func() {
+		for i, p := range r.left {
+			if p.next > 0 && p.most < all[i].least && !t.Failed() {
+				t.Errorf("%s: there were %d points at most; there should be %d", all[i].name, p.most, all[i].least)
+			}
+		}
+	})
+	for n := range sites {
+		t.Run(fmt.Sprintf("site %d", n+1), func(t *testing.T) {
 			t.Parallel()
 			m := newMortal(t, in.(*lambda))
-			for _, p := range paths() {
-				if !t.Run(p.name, func(t *testing.T) { m.goAlong(t, p, first+1, sites) }) {
+			been := map[int]bool{}
+			for i, ok := r.enter(been); ok; i, ok = r.enter(been) {
+				passed := t.Run(all[i].name, func(t *testing.T) { m.goAlong(t, r, i) })
+				r.leave(i)
+				if !passed {
 					return
 				}
 			}
@@ -203,13 +279,14 @@ func newMortal(t *testing.T, l *lambda) *mortal {
 	return m
 }
 
-// goAlong goes through every so many crash points of a path.
-func (m *mortal) goAlong(t *testing.T, p path, at, step int) {
-	whole := m.t
+// goAlong goes through crash points of a path until none are left.
+func (m *mortal) goAlong(t *testing.T, r *round, i int) {
+	whole, p := m.t, r.paths[i]
 	m.t = t
 	defer func() { m.t = whole }()
-	for m.dieAt(p, at) {
-		at += step
+	for at, ok := r.point(i); ok; at, ok = r.point(i) {
+		points, killed := m.dieAt(p, at)
+		r.walked(i, points, killed)
 	}
 	if p.end != nil {
 		p.end(m)
@@ -222,29 +299,35 @@ func (m *mortal) name(what string) string {
 	return fmt.Sprintf("%s-%d", what, m.made)
 }
 
-// dieAt walks a path while a function is to die at a call, and looks at what comes of it. It answers false when
-// the path has no such call.
-func (m *mortal) dieAt(p path, at int) bool {
+// dieAt walks a path while a function is to die at a point, and looks at what comes of it. It answers how many points there were until
+// then, or in all, when nobody was killed.
+func (m *mortal) dieAt(p path, at int) (points int, killed bool) {
 	m.t.Helper()
+	times := []time.Time{time.Now()}
+	lap := func() { times = append(times, time.Now()) }
 	w := p.begin(m)
+	lap()
 	m.b.arm(at, p.functions)
 	m.insist(p.name, w.act)
 	if w.over != nil {
 		m.quiet(p.name, w.over)
 	}
+	lap()
 	count, fired := m.b.disarm()
+	what := fmt.Sprintf("killed at %d: %s", at, fired)
 	if fired == "" {
-		m.t.Logf("%d calls", count)
-		if at <= count || count < p.least {
-			m.t.Fatalf("call %d of %d killed nobody; there should be %d calls", at, count, p.least)
+		what = fmt.Sprintf("nobody killed, there are %d points", count)
+		if at <= count {
+			m.t.Fatalf("%s; number %d was to kill", what, at)
 		}
-	} else {
-		m.t.Logf("killed at %d: %s", at, fired)
 	}
 	if err := m.mends(m.a, w.check); err != nil {
-		m.t.Fatalf("killed at %d: %s: %v", at, fired, err)
+		m.t.Fatalf("%s: %v", what, err)
 	}
-	return fired != ""
+	lap()
+	took := func(i int) time.Duration { return times[i].Sub(times[i-1]).Round(100 * time.Millisecond) }
+	m.t.Logf("%s (made ready in %s, walked in %s, all well in %s)", what, took(1), took(2), took(3))
+	return count, fired != ""
 }
 
 // insist acts until it works. Before anything was killed, it has to.
@@ -283,4 +366,21 @@ func (m *mortal) quiet(what string, over func() error) {
 			calls, quiet = count, 0
 		}
 	}
+}
+
+// buildOf waits for the one build of a commit of the shop, by what Bitbucket shows: to have RunnerHub list builds again and again takes
+// from those who are at work.
+func (m *mortal) buildOf(commit string) (b visitor.Build) {
+	m.t.Helper()
+	m.until("a build of "+commit, func() error {
+		all, err := m.Statuses(m.t.Context(), shop, commit)
+		if err == nil && len(all) != 1 {
+			err = fmt.Errorf("Bitbucket shows %+v", all)
+		}
+		if err == nil {
+			b, err = m.Build(m.t.Context(), strings.TrimPrefix(all[0].URL, m.Hub+"/builds/"))
+		}
+		return err
+	})
+	return b
 }
