@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// KeyPart is a piece of a cache's key: text, the branch, or a checksum.
+// KeyPart is a piece of a cache's key, or of the name of a group: text, the branch, or a checksum.
 type KeyPart struct {
 	Text   string // as it is
 	Branch bool   // the branch of the build
@@ -54,6 +54,33 @@ func keyParts(key string) (parts []KeyPart, why *mistake) {
 		key = after
 	}
 	return parts, nil
+}
+
+// variable is what looks like a variable of a shell or of another system.
+var variable = regexp.MustCompile(`\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[^}]*\}?)`)
+
+// refuseGroup says why a text cannot name a group of builds; nil: it can.
+func refuseGroup(group string) *mistake {
+	const remedy = "; without group, each branch, tag and pull request has a group of its own"
+	if name := variable.FindString(group); name != "" {
+		return &mistake{
+			found: shown(name) + " in a group", expected: "text with {{ branch }}",
+			message: "found " + shown(name) + " in a group, where no variable is known: write {{ branch }} for the branch" + remedy,
+		}
+	}
+	parts, why := keyParts(group)
+	for _, part := range parts {
+		if part.Checksum != nil {
+			return &mistake{
+				found: "a checksum in a group", expected: "text with {{ branch }}",
+				message: "found a checksum in a group, which is chosen before a build has files: write {{ branch }} for the branch" + remedy,
+			}
+		}
+	}
+	if why != nil {
+		return &mistake{found: why.found, expected: "{{ branch }} behind a {{", message: "found " + why.found + ", expected {{ branch }} behind a {{" + remedy}
+	}
+	return nil
 }
 
 func refuseKey(found string) *mistake {

@@ -151,7 +151,19 @@ func (e Event) ref() string {
 // build may end an older one of the same group.
 func (f *File) Group(e Event) string {
 	if f.Concurrency.Group != "" {
-		return "group " + f.Concurrency.Group
+		parts, _ := keyParts(f.Concurrency.Group) // Parse has refused what does not come apart
+		name := "group "
+		for _, part := range parts {
+			switch {
+			case !part.Branch:
+				name += part.Text
+			case e.Branch == "":
+				name += e.ref() // a tag's builds are not those of a branch of that name
+			default:
+				name += e.Branch
+			}
+		}
+		return name
 	}
 	if e.Kind == PullRequest {
 		return fmt.Sprintf("%s %d", e.Kind, e.Number)

@@ -207,3 +207,23 @@ func TestGroup(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupOfABranch holds that a group with the branch in its name is one for each branch.
+func TestGroupOfABranch(t *testing.T) {
+	t.Parallel()
+	f := mustParse(t, minimal+"concurrency: {group: 'deploy-{{ branch }}'}\n")
+	for _, tt := range []struct {
+		event Event
+		want  string
+	}{
+		{Event{Kind: Push, Branch: "main"}, "group deploy-main"},
+		{Event{Kind: Push, Branch: "feature/x"}, "group deploy-feature/x"},
+		{Event{Kind: PullRequest, Branch: "feature/x", Target: "main", Number: 7}, "group deploy-feature/x"},
+		{Event{Kind: Schedule, Branch: "main"}, "group deploy-main"},
+		{Event{Kind: Push, Tag: "main"}, "group deploy-tag main"},
+	} {
+		if got := f.Group(tt.event); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.event, got, tt.want)
+		}
+	}
+}

@@ -118,7 +118,7 @@ type Cache struct {
 
 // Concurrency is what builds of the same group do to each other.
 type Concurrency struct {
-	// Group names the builds that belong together; empty: those of the same branch,
+	// Group names the builds that belong together, as a template; empty: those of the same branch,
 	// tag or pull request. See File.Group.
 	Group string
 	// CancelInProgress stops the older build of the group when a newer one is made.

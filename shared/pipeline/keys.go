@@ -88,8 +88,14 @@ func (k keys) refusal(key string) mistake {
 		m.message = fmt.Sprintf(`unknown key %s: write "event: %s", and branches beside it`, shown(key), folded)
 		return m
 	}
-	if m.nearest = nearest(folded, k.known); m.nearest == "" && hasWord(k.known, synonym(folded)) {
-		m.nearest = synonym(folded)
+	// The word of another system can be near to one of ours that means something else.
+	for ours := range strings.SplitSeq(synonyms(folded), " ") {
+		if m.nearest == "" && ours != "" && hasWord(k.known, ours) {
+			m.nearest = ours
+		}
+	}
+	if m.nearest == "" {
+		m.nearest = nearest(folded, k.known)
 	}
 	if m.nearest == "" {
 		m.message = fmt.Sprintf("unknown key %s, expected %s", shown(key), m.expected)
@@ -107,31 +113,56 @@ func oneOf(list string) string {
 	return "one of " + strings.ReplaceAll(list, " ", ", ")
 }
 
-// synonym is our word for what other systems call key.
-func synonym(key string) string {
+// synonyms are our words for what other systems call key, one for each map that has a word for it.
+func synonyms(key string) string {
 	switch key {
-	case "script", "command", "commands", "cmd":
+	case "script", "scripts", "command", "commands", "cmd", "bash", "sh", "exec":
 		return "run"
-	case "on", "when":
+	case "on", "when", "trigger", "rules", "workflow":
 		return "triggers"
-	case "env", "variables":
-		return "environment"
-	case "cwd", "dir", "directory", "workdir":
+	case "env", "envs", "variables", "vars", "environment":
+		return "environment env variables"
+	case "cwd", "dir", "directory", "workdir", "working_dir", "folder":
 		return "working_directory"
-	case "jobs", "stages", "pipelines":
+	case "job", "jobs", "stage", "stages", "pipelines", "tasks":
 		return "steps"
 	case "pr", "mr", "merge_request":
 		return "pull_request"
+	case "target", "targets", "target_branch", "target_branches", "destination", "destinations", "destination_branch", "destination_branches",
+		"base", "base_branch", "branch", "refs":
+		return "branches"
+	case "source", "sources", "source_branch", "head", "head_branch", "from":
+		return "source_branches"
+	case "path", "file", "files", "changes", "changed", "changesets", "directories", "dirs":
+		return "paths"
 	case "ignore", "except", "not":
 		return "exclude"
 	case "only":
 		return "include"
-	case "allow_failure":
+	case "tag":
+		return "tags"
+	case "type", "types", "events":
+		return "event"
+	case "allow_failure", "soft_fail", "ignore_failure":
 		return "continue_on_error"
-	case "resource_class", "size", "machine":
+	case "resource_class", "size", "machine", "instance_size":
 		return "compute"
+	case "container", "docker_image":
+		return "image"
+	case "timeout_minutes", "timeout_in_minutes", "timeoutinminutes", "max_time", "maxtime", "max_duration":
+		return "timeout"
+	case "os", "runs_on", "vm":
+		return "platform"
+	case "agent", "agents", "pool":
+		return "runner"
+	case "display_name", "displayname", "title", "label":
+		return "name"
+	case "resource_group":
+		return "concurrency group"
+	case "interruptible", "auto_cancel", "autocancel":
+		return "cancel_in_progress"
 	}
-	return key
+	return ""
 }
 
 func fold(key string) string {

@@ -240,7 +240,7 @@ func (r *reader) event(n *yaml.Node, at string) Kind {
 		m.nearest = "push"
 		m.message = `unknown event ` + shown(text) + `: for tags, write {event: push, tags: "*"}`
 	default:
-		if m.nearest = nearest(synonym(fold(text)), events); m.nearest != "" {
+		if m.nearest = nearest(cmp.Or(synonyms(fold(text)), fold(text)), events); m.nearest != "" {
 			m.message = fmt.Sprintf("unknown event %s, did you mean %q?", shown(text), m.nearest)
 		} else {
 			m.message = "unknown event " + shown(text) + ", expected push or pull_request"
@@ -417,7 +417,7 @@ func (r *reader) concurrency(n *yaml.Node, at string) Concurrency {
 	c := Concurrency{Set: true}
 	for key, value := range r.object(n, at, concurrencyKeys()) {
 		if key == "group" {
-			c.Group = r.name(value, join(at, key))
+			c.Group = r.group(value, join(at, key))
 		} else {
 			c.CancelInProgress = r.truth(value, join(at, key))
 		}
@@ -426,6 +426,14 @@ func (r *reader) concurrency(n *yaml.Node, at string) Concurrency {
 		r.refuse(n, at, mistake{found: "an empty map", expected: "group or cancel_in_progress", remedy: "fill it in, or remove the key"})
 	}
 	return c
+}
+
+func (r *reader) group(n *yaml.Node, at string) string {
+	text := r.name(n, at)
+	if why := refuseGroup(text); text != "" && why != nil {
+		r.refuse(n, at, *why)
+	}
+	return text
 }
 
 func (r *reader) name(n *yaml.Node, at string) string {

@@ -711,6 +711,62 @@ func TestKeyParts(t *testing.T) {
 	}
 }
 
+func TestRefuseGroup(t *testing.T) {
+	t.Parallel()
+	const remedy = "; without group, each branch, tag and pull request has a group of its own"
+	for group, want := range map[string]string{
+		"deploy": "", "deploy-{{ branch }}": "", "{{branch}}": "", "costs $5 {a}": "",
+		"deploy-$BRANCH":          `found "$BRANCH" in a group, where no variable is known: write {{ branch }} for the branch` + remedy,
+		"deploy-${{ github.x }}":  `found "${{ github.x }" in a group, where no variable is known: write {{ branch }} for the branch` + remedy,
+		"{{ tag }}":               `found "{{ tag ", expected {{ branch }} behind a {{` + remedy,
+		`{{ checksum "go.sum" }}`: "found a checksum in a group, which is chosen before a build has files: write {{ branch }} for the branch" + remedy,
+	} {
+		got := ""
+		if why := refuseGroup(group); why != nil {
+			got = why.text()
+		}
+		if got != want {
+			t.Errorf("%s: got %q, want %q", group, got, want)
+		}
+	}
+}
+
+// TestOtherSystemsKeys holds what people bring from other systems to our word for it.
+func TestOtherSystemsKeys(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		keys       keys
+		want, from string
+	}{
+		{triggerKeys(), "branches", "target Target-Branch target_branches destination destination_branch destination_branches branch base"},
+		{triggerKeys(), "source_branches", "source source-branch from head"},
+		{triggerKeys(), "tags", "tag"},
+		{triggerKeys(), "paths", "path files changes changesets"},
+		{triggerKeys(), "event", "type events"},
+		{filterKeys(), "include", "only"},
+		{filterKeys(), "exclude", "except ignore not"},
+		{stepKeys(), "run", "script commands command cmd"},
+		{stepKeys(), "working_directory", "working-directory cwd dir workdir"},
+		{stepKeys(), "env", "environment variables"},
+		{stepKeys(), "timeout", "timeout-minutes timeoutInMinutes max-time"},
+		{stepKeys(), "continue_on_error", "continue-on-error allow_failure"},
+		{fileKeys(), "environment", "env variables"},
+		{fileKeys(), "triggers", "on when trigger"},
+		{fileKeys(), "steps", "jobs stages step"},
+		{fileKeys(), "image", "container"},
+		{fileKeys(), "timeout", "timeout_minutes max-time"},
+		{fileKeys(), "compute", "size resource_class"},
+		{fileKeys(), "", "parallel services"},
+		{concurrencyKeys(), "cancel_in_progress", "cancel-in-progress interruptible"},
+	} {
+		for key := range strings.FieldsSeq(tt.from) {
+			if got := tt.keys.refusal(key).nearest; got != tt.want {
+				t.Errorf("%s: %q, want %q", key, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestValidPath(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ path, want string }{

@@ -216,7 +216,13 @@ func cacheSchema() *schema {
 
 func concurrencySchema() *schema {
 	s := concurrencyKeys().of(map[string]*schema{
-		"group":              ref("name").about("The builds of the app that belong together; otherwise those of the same branch, tag or pull request."),
+		"group": {
+			Description: "The builds of the app that belong together: text with {{ branch }}; otherwise those of the same branch, tag or pull request.",
+			Type:        anyText(), MaxLength: maxName,
+			Pattern:  `^(` + control(`^{`) + `|\{` + control(`^{`) + `|\{\{ *branch *\}\})*\{?$`,
+			Not:      &schema{Type: "string", Pattern: "^[" + spaces + "]*$|" + `\$[A-Za-z_{]`},
+			Examples: []any{"deploy", "preview-{{ branch }}"},
+		},
 		"cancel_in_progress": {Description: "Whether a new build stops the older one of its group.", Type: "boolean", Default: false},
 	})
 	s.MinProperties = 1

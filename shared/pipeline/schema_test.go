@@ -342,7 +342,9 @@ func (m maker) object(k keys) string {
 
 func (m maker) part(key string) string {
 	switch key {
-	case "name", "group":
+	case "group":
+		return m.pick([]string{"a", "'{{ branch }}-x'", "'a{b}}{{branch}}{'", "'cost $5'", "1", "true"}, "' '", "'{{ Branch }}'", `'{{ checksum "a" }}'`, "'{{{ branch }}'", "a$B", "'${B}'", "'a${'", "'$ {{'")
+	case "name":
 		return m.pick([]string{"a", "'two words'", "1", "'é'", "true"}, "''", "' '")
 	case "platform":
 		return m.pick(Platforms(), "windows")
