@@ -80,6 +80,9 @@ func (of globOf) refuse(glob string) *mistake {
 	if why != nil {
 		return why
 	}
+	if why := of.refuseUnmatched(glob, alternatives, expected); why != nil {
+		return why
+	}
 	for _, plain := range alternatives {
 		if strings.Contains("/"+plain+"/", "/**/**/") {
 			return &mistake{
@@ -102,6 +105,80 @@ func (of globOf) refuse(glob string) *mistake {
 		}
 	}
 	return nil
+}
+
+// refuseUnmatched refuses a glob none of whose alternatives any name can match, by the rules of git check-ref-format.
+func (of globOf) refuseUnmatched(glob string, alternatives []string, expected string) *mistake {
+	var first string
+	for _, plain := range alternatives {
+		why := of.unmatched(plain)
+		if why == "" {
+			return nil
+		}
+		if first == "" {
+			first = why
+		}
+	}
+	m := &mistake{found: first + " in " + shown(glob), expected: expected, unsayable: true, message: "found " + first + " in " + shown(glob)}
+	if strings.HasPrefix(first, "a class") {
+		m.message += ": no character is in it, as its ends are the wrong way round"
+		return m
+	}
+	m.message += ": no name of a " + string(of) + " has that; patterns are globs for the whole name, not regular expressions"
+	better := strings.TrimSuffix(strings.TrimLeft(glob, "^"), "$")
+	if rest, found := strings.CutSuffix(better, ".*"); found && (rest == "" || strings.HasSuffix(rest, "/")) {
+		better = rest + "**"
+	}
+	better = strings.ReplaceAll(strings.TrimPrefix(better, "./"), ".*", "*")
+	if better != glob && of.refuse(better) == nil {
+		m.message += ": write " + shown(better)
+	}
+	return m
+}
+
+// unmatched is what no name has in a glob without braces; empty where it may match one.
+func (of globOf) unmatched(plain string) string {
+	bare, empty := withoutClasses(plain)
+	if empty != "" {
+		return "a class " + shown(empty) + " that matches nothing"
+	}
+	if of.file() {
+		return ""
+	}
+	if i := strings.IndexAny(bare, "^~:"); i >= 0 {
+		return bare[i : i+1]
+	}
+	switch {
+	case strings.Contains(bare, ".."):
+		return ".."
+	case strings.Contains("/"+bare, "/."):
+		return "a part that starts with ."
+	case strings.HasSuffix(bare, "."):
+		return ". at the end"
+	case strings.Contains(bare+"/", ".lock/"):
+		return ".lock at the end of a part"
+	}
+	return ""
+}
+
+// withoutClasses is a valid glob with a letter for each class, and its first class that nothing matches.
+func withoutClasses(plain string) (bare, empty string) {
+	for {
+		before, rest, opened := strings.Cut(plain, "[")
+		bare += before
+		if !opened {
+			return bare, empty
+		}
+		class, after, _ := strings.Cut(rest, "]")
+		set, none := []rune(class), true
+		for i := 0; none && i < len(set); i += 3 {
+			none = set[0] != '^' && set[0] != '!' && i+2 < len(set) && set[i+1] == '-' && set[i] > set[i+2]
+		}
+		if none && empty == "" {
+			empty = "[" + class + "]"
+		}
+		bare, plain = bare+"x", after
+	}
 }
 
 // refuseExclusion is what is said of a "!" at the start.

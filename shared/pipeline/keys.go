@@ -91,11 +91,11 @@ func (k keys) refusal(key string) mistake {
 	// The word of another system can be near to one of ours that means something else.
 	for ours := range strings.SplitSeq(synonyms(folded), " ") {
 		if m.nearest == "" && ours != "" && hasWord(k.known, ours) {
-			m.nearest = ours
+			m.nearest, m.sameValue = ours, ours != "environment" && ours != "concurrency"
 		}
 	}
 	if m.nearest == "" {
-		m.nearest = nearest(folded, k.known)
+		m.nearest, m.sameValue = nearest(folded, k.known), true
 	}
 	if m.nearest == "" {
 		m.message = fmt.Sprintf("unknown key %s, expected %s", shown(key), m.expected)

@@ -20,6 +20,7 @@ import (
 // problems; after a syntax error there is only that one.
 func Parse(text []byte) (*File, Problems) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors write it; yaml.v3 does not count it
+	text = version11(text)
 	root, problem := document(text)
 	if problem != nil {
 		return nil, Problems{*problem}
@@ -103,16 +104,22 @@ func (r *reader) file(root *yaml.Node) *File {
 
 // ask remembers that the file uses what not every installation obeys, at a node.
 func (f *File) ask(feature Feature, at string, n *yaml.Node) {
+	if n == nil {
+		return // the key is a misspelt one, so that the file is refused
+	}
 	f.asks = append(f.asks, ask{feature: feature, path: at, line: n.Line, column: n.Column})
 }
 
 // oneOf reads one of a few words.
 func (r *reader) oneOf(n *yaml.Node, at string, words []string) string {
+	all := strings.Join(words, " ")
+	if r.structured(n, at, oneOf(all), "") {
+		return ""
+	}
 	text, ok := r.line(n, at)
 	if !ok || slices.Contains(words, text) {
 		return text
 	}
-	all := strings.Join(words, " ")
 	r.refuse(n, at, mistake{found: shown(text), expected: oneOf(all), nearest: nearest(fold(text), all)})
 	return ""
 }
@@ -480,6 +487,9 @@ func (r *reader) folder(n *yaml.Node, at string) string {
 }
 
 func (r *reader) minutes(n *yaml.Node, at string) time.Duration {
+	if r.structured(n, at, fmt.Sprintf("whole minutes from 1 to %d", maxTimeoutMinutes), "for example 60") {
+		return 0
+	}
 	text, ok := r.line(n, at)
 	if !ok {
 		return 0
@@ -502,6 +512,9 @@ func (r *reader) minutes(n *yaml.Node, at string) time.Duration {
 }
 
 func (r *reader) truth(n *yaml.Node, at string) bool {
+	if r.structured(n, at, "true or false", "") {
+		return false
+	}
 	text, ok := r.line(n, at)
 	if !ok {
 		return false
@@ -521,6 +534,15 @@ func (r *reader) truth(n *yaml.Node, at string) bool {
 	}
 	r.refuse(n, at, m)
 	return false
+}
+
+// structured refuses a list or a map where one value of a kind has to be.
+func (r *reader) structured(n *yaml.Node, at, expected, remedy string) bool {
+	if target(n).Kind == yaml.ScalarNode {
+		return false
+	}
+	r.refuse(n, at, mistake{found: describe(n), expected: expected, remedy: remedy})
+	return true
 }
 
 // isNumber reports whether YAML reads a scalar as a number.
@@ -639,7 +661,12 @@ func (r *reader) object(n *yaml.Node, at string, k keys) iter.Seq2[string, *yaml
 			if !hasWord(k.known, key.Value) {
 				m := k.refusal(key.Value)
 				r.refuse(key, join(at, cut(key.Value, maxShown)), m)
+				// What is wrong in its value is told, too, as if the key were right.
+				judged := m.nearest != "" && m.sameValue && keyOf(target(n), m.nearest) == nil && !slices.Contains(meant, m.nearest)
 				meant = append(meant, m.nearest)
+				if judged && !yield(m.nearest, value) {
+					return
+				}
 				continue
 			}
 			if !yield(key.Value, value) {
@@ -673,6 +700,7 @@ func (r *reader) entries(n *yaml.Node, at string) iter.Seq2[*yaml.Node, *yaml.No
 			r.refuse(n, at, mistake{found: fmt.Sprintf("%d entries", len(n.Content)/2), expected: fmt.Sprintf("at most %d", maxEntries)})
 			return
 		}
+		r.untagged(n, at)
 		for i := 0; i < len(n.Content); i += 2 {
 			key := target(n.Content[i])
 			if key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0 {
@@ -718,12 +746,29 @@ func (r *reader) list(n *yaml.Node, at string, least int) iter.Seq2[int, *yaml.N
 			r.refuse(n, at, mistake{found: fmt.Sprintf("%d entries", len(n.Content)), expected: fmt.Sprintf("at most %d", maxEntries)})
 			return
 		}
+		r.untagged(n, at)
 		for i, entry := range n.Content {
 			if !yield(i, entry) {
 				return
 			}
 		}
 	}
+}
+
+// untagged refuses the tag of a list or a map. The text is looked at as for a scalar.
+func (r *reader) untagged(n *yaml.Node, at string) {
+	if n.Style&yaml.TaggedStyle == 0 {
+		if !r.bang(n) {
+			return
+		}
+		if first := n.Content; len(first) > 0 && first[0].Line == n.Line && first[0].Column == n.Column {
+			return // the tag is that of the first key
+		}
+	}
+	r.refuse(n, at, mistake{
+		found: "! before " + describe(n), expected: describe(n), unsayable: true,
+		message: "found ! before " + describe(n) + ", which YAML reads as a tag: remove it",
+	})
 }
 
 // place is a position as yaml.v3 counts it.

@@ -396,6 +396,7 @@ triggers:
 6:5: triggers[0].branches-ignore: unknown key "branches-ignore": write "branches: {exclude: …}"
 7:11: triggers[0].tags: found an empty map, expected include or exclude: name what to take, or remove the key to take everything
 8:13: triggers[0].paths.only: unknown key "only", did you mean "include"?
+8:19: triggers[0].paths.include: found / at the end in "src/": write "src/**" for all that is in the folder
 8:35: triggers[0].paths.exclude[0]: found a part without a name in "/a": remove the / at the start or the end, or the second one
 8:39: triggers[0].paths.exclude[1]: found / at the end in "b/": write "b/**" for all that is in the folder
 8:43: triggers[0].paths.exclude[2]: found .. in "../c": patterns stay inside the repository, written from its root
@@ -443,6 +444,37 @@ triggers:
 13:11: triggers[2].tags: found a space in "{v,w}*,x y[1]": no name of a tag has one; write several patterns as a list, ["{v,w}*", x, "y[1]"]`,
 		},
 
+		{"the inside of misspelt keys", `name: a
+Step:
+  - {Run: "", foo: 1}
+  - {run: x, env: {1A: b}}
+trigger:
+  - evnt: pushed
+    branch: /x
+timeuot: [1]
+`, `
+2:1: Step: unknown key "Step", did you mean "steps"?
+3:6: steps[0].Run: unknown key "Run", did you mean "run"?
+3:11: steps[0].run: found nothing, expected a script: for example "run: make test"
+3:15: steps[0].foo: unknown key "foo", expected one of name, run, working_directory, env, timeout, continue_on_error
+4:20: steps[1].env: found "1A" as a variable's name, expected letters, digits and _, not starting with a digit
+5:1: trigger: unknown key "trigger", did you mean "triggers"?
+6:5: triggers[0].evnt: unknown key "evnt", did you mean "event"?
+6:11: triggers[0].event: unknown event "pushed", did you mean "push"?
+7:5: triggers[0].branch: unknown key "branch", did you mean "branches"?
+7:13: triggers[0].branches: found a part without a name in "/x": remove the / at the start or the end, or the second one
+8:1: timeuot: unknown key "timeuot", did you mean "timeout"?
+8:10: timeout: found a list, expected whole minutes from 1 to 1440: for example 60`},
+		{"the opposite of a branch", "name: a\nsteps: [{run: x}]\ntriggers: [{event: pull_request, target_branches: main}]\n", `3:34: triggers[0].target_branches: unknown key "target_branches", did you mean "branches"?`},
+		{"a tag before a list", "name: a\nsteps: [{run: x}]\ntriggers:\n- event: push\n  branches: !\n  - main\n  tags: ! [a]\n  paths: !!map {include: b}\n", `
+5:13: triggers[0].branches: found ! before a list, which YAML reads as a tag: remove it
+7:9: triggers[0].tags: found ! before a list, which YAML reads as a tag: remove it
+8:10: triggers[0].paths: found ! before a map, which YAML reads as a tag: remove it`},
+		{"a list for one value", minimal + "platform: [linux]\ncompute: {a: b}\nconcurrency: {cancel_in_progress: [true]}\n", `
+4:11: platform: found a list, expected one of android, flutter, ios, linux, macos, react-native
+5:10: compute: found a map, expected one of small, medium, large, xlarge, 2xlarge
+6:35: concurrency.cancel_in_progress: found a list, expected true or false`},
+
 		// Extensions.
 		{
 			"extensions", minimal + `platform: Linux
@@ -464,7 +496,8 @@ concurrency: {cancel-in-progress: yes}
 10:17: cache.paths[0]: found a part without a name in "/tmp": remove the / at the start or the end, or the second one
 10:23: cache.paths[1]: found a part without a name in "~/": remove the / at the start or the end, or the second one
 10:33: cache.key: found "{{ hash ", expected {{ branch }} or {{ checksum "file" }} behind a {{
-11:15: concurrency.cancel-in-progress: unknown key "cancel-in-progress", did you mean "cancel_in_progress"?`,
+11:15: concurrency.cancel-in-progress: unknown key "cancel-in-progress", did you mean "cancel_in_progress"?
+11:35: concurrency.cancel_in_progress: found "yes", expected true or false, did you mean "true"?`,
 		},
 		{
 			"more extensions", minimal + `cache: {key: a}
@@ -763,6 +796,47 @@ func TestOtherSystemsKeys(t *testing.T) {
 			if got := tt.keys.refusal(key).nearest; got != tt.want {
 				t.Errorf("%s: %q, want %q", key, got, tt.want)
 			}
+		}
+	}
+}
+
+func TestYAML12(t *testing.T) {
+	t.Parallel()
+	f := mustParse(t, "# ours\n%YAML 1.2\n---\n"+minimal)
+	if f.Triggers[0].Line != 5 {
+		t.Errorf("got %+v", f.Triggers)
+	}
+	if _, problems := Parse([]byte("%YAML 3.0\n---\n" + minimal)); problems == nil {
+		t.Error("YAML 3.0 is taken")
+	}
+}
+
+// TestUnmatched refuses what no name can match, and only that.
+func TestUnmatched(t *testing.T) {
+	t.Parallel()
+	const globs = `: no name of a branch has that; patterns are globs for the whole name, not regular expressions`
+	for glob, want := range map[string]string{
+		"^main$":      `found ^ in "^main$"` + globs + `: write "main"`,
+		"release/.*":  `found a part that starts with . in "release/.*"` + globs + `: write "release/**"`,
+		".*":          `found a part that starts with . in ".*"` + globs + `: write "**"`,
+		"^(a|b)/.*$":  `found ^ in "^(a|b)/.*$"` + globs + `: write "(a|b)/**"`,
+		"./a":         `found a part that starts with . in "./a"` + globs + `: write "a"`,
+		"origin:main": `found : in "origin:main"` + globs,
+		"main~1":      `found ~ in "main~1"` + globs,
+		"a..b":        `found .. in "a..b"` + globs,
+		"a.":          `found . at the end in "a."` + globs,
+		"*.lock":      `found .lock at the end of a part in "*.lock"` + globs,
+		"{^a,~b}":     `found ^ in "{^a,~b}"` + globs,
+		"f[z-a]":      `found a class "[z-a]" that matches nothing in "f[z-a]": no character is in it, as its ends are the wrong way round`,
+		"{f[z-a],g}":  "", "f[z-ab]": "", "f[^z-a]": "", "[a-]": "", "[~a]": "", "[^.]": "", "{^a,b}": "", "release.*": "", "a.lock.b": "", "main$": "", "v1.?": "", "*.*": "", "x.locks": "", "(a|b)": "",
+	} {
+		if got := refusal(globOfBranches, glob); got != want {
+			t.Errorf("%s: got %q, want %q", glob, got, want)
+		}
+	}
+	for _, glob := range []string{".*", ".github/**", "a..b", "a:b", "^x", "*.lock"} {
+		if got := refusal(globOfFiles, glob); got != "" {
+			t.Errorf("file %s: %s", glob, got)
 		}
 	}
 }

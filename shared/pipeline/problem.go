@@ -99,6 +99,7 @@ type mistake struct {
 	found, expected string
 	remedy          string // what to do about it
 	nearest         string
+	sameValue       bool   // the value of an unknown key is one for nearest
 	message         string // instead of the one that the others make
 	unsayable       bool
 }

@@ -57,6 +57,25 @@ func document(text []byte) (*yaml.Node, *Problem) {
 	return root, nil
 }
 
+// version11 is text with the version of YAML that yaml.v3 knows, where it says that it is of the next one: what the format takes is the
+// same in both.
+func version11(text []byte) []byte {
+	const directive = "%YAML 1.2"
+	start := 0
+	for line := range bytes.Lines(text) {
+		switch trimmed := bytes.TrimSpace(line); {
+		case string(trimmed) == directive:
+			text = bytes.Clone(text)
+			text[start+bytes.IndexByte(line, '2')] = '1'
+			return text
+		case len(trimmed) > 0 && trimmed[0] != '#':
+			return text
+		}
+		start += len(line)
+	}
+	return text
+}
+
 // secondDocument is the error of a text with more than one document.
 type secondDocument struct{ line, column int }
 
