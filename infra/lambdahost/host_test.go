@@ -669,7 +669,7 @@ func batches(t *testing.T, w *wire) {
 		}
 		return state.Visible+state.Hidden+state.Delayed == 1 // the one that always fails
 	})
-	if p := b.Polls("Queue"); p.Deletes != 2 || p.Batches < 4 || b.Polls("another") != (Polls{}) {
+	if p := b.Polls("Queue"); p.Deletes != 2 || p.Batches < 3 || b.Polls("another") != (Polls{}) {
 		t.Errorf("the polls were %+v", p)
 	}
 	idle := func() bool {
