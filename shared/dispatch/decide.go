@@ -51,8 +51,9 @@ type candidate struct {
 
 	ref     string // for people
 	trigger ci.Trigger
-	change  string // what one build is made of
-	state   string // of a push: what its branch or tag is at
+	change  string   // what one build is made of
+	state   string   // of a push: what its branch or tag is at
+	also    []string // changes and states of its branch that a pull request's build is of
 	branch  string
 	commit  string
 	pr      ci.PullRequest // of a pull request build
@@ -231,7 +232,7 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 		c.branch = change.Name
 	}
 	c.change = strings.Join([]string{"push", full, change.Old, change.New}, "|")
-	c.state = strings.Join([]string{"at", full, change.New}, "|")
+	c.state = stateOf(full, change.New)
 	if verdict, ok := event.Settled(); ok {
 		return c.says(verdict), nil
 	}
@@ -245,6 +246,8 @@ func (d *Dispatch) push(ctx context.Context, c candidate, change ci.Change) ([]c
 	}
 	return d.leave(ctx, c, file, event)
 }
+
+func stateOf(ref, commit string) string { return strings.Join([]string{"at", ref, commit}, "|") }
 
 func actionOf(change ci.Change) pipeline.Action {
 	switch {
@@ -290,11 +293,21 @@ func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned, push p
 	for _, verdict := range file.MatchPush(push, events) {
 		pr, left := of[verdict.PullRequest]
 		if !left {
+			if err := d.belonged(ctx, c); err != nil {
+				return nil, err
+			}
 			return d.act(ctx, c, file, verdict)
 		}
-		decisions, err := d.act(ctx, c.of(pr), file, verdict)
+		own := c.of(pr)
+		own.also = append(own.also, c.change)
+		decisions, err := d.act(ctx, own, file, verdict)
 		if err != nil {
 			return nil, err
+		}
+		if decisions[0].Verdict == ci.AlreadyBuilt { // by the pull request's event, which does not know of the push
+			if err := d.Store.Speak(ctx, c.app.ID, c.change, ci.Successor{Build: decisions[0].Build, Number: decisions[0].Number}); err != nil {
+				return nil, fmt.Errorf("dispatch: keeping which build a push led to: %w", err)
+			}
 		}
 		belongs := fmt.Sprintf("the branch belongs to pull request #%d: ", pr.ID)
 		for i := range decisions {
@@ -304,6 +317,22 @@ func (d *Dispatch) leave(ctx context.Context, c candidate, file *planned, push p
 		out = append(out, decisions...)
 	}
 	return out, nil
+}
+
+// belonged finds the build of a pull request that was made of a push after it came, where the push is decided so late that the pull
+// request may be closed, or have another target, by now: nothing is missing then.
+func (d *Dispatch) belonged(ctx context.Context, c candidate) error {
+	if d.Now().Sub(c.received) < commitLag {
+		return nil
+	}
+	b, err := d.Store.BuildOf(ctx, c.app.ID, c.state)
+	if err == nil && b.PullRequest != 0 && b.CreatedAt.After(c.received) {
+		err = d.Store.Speak(ctx, c.app.ID, c.change, ci.Successor{Build: b.ID, Number: b.Number})
+	}
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("dispatch: looking for the pull request's build of a push: %w", err)
+	}
+	return nil
 }
 
 // eventOf is a pull request that is open as an event.
@@ -350,6 +379,9 @@ func (c candidate) of(pr ci.PullRequest) candidate {
 	c.ref, c.trigger, c.pr = pullRequestRef(pr), ci.TriggerPullRequest, pr
 	c.branch = pr.SourceBranch
 	c.change, c.state = strings.Join([]string{"pull_request", fmt.Sprint(pr.ID), c.commit, pr.TargetBranch}, "|"), ""
+	if c.also = nil; !pr.Fork() {
+		c.also = []string{stateOf("refs/heads/"+pr.SourceBranch, c.commit)}
+	}
 	if c.message == "" {
 		c.message = pr.Title
 	}
@@ -656,7 +688,7 @@ func statusKey(of string) string {
 
 // create stores the build, or finds the one its change already has.
 func (d *Dispatch) create(ctx context.Context, c candidate, n store.NewBuild, made ci.Verdict, verdict pipeline.Verdict) ([]ci.Decision, error) {
-	n.Change, n.State, n.BranchKey = c.change, c.state, BranchKey(c.app.ID, c.branch)
+	n.Change, n.State, n.Also, n.BranchKey = c.change, c.state, c.also, BranchKey(c.app.ID, c.branch)
 	b, created, err := d.Store.CreateBuild(ctx, n)
 	for {
 		if err != nil {

@@ -2,6 +2,7 @@ package dispatch_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -316,6 +317,67 @@ func TestDeathInAReplayOfAnError(t *testing.T) {
 				t.Errorf("died at %d, done %v: %d builds, %+v", at, done, b.Count(), d)
 			}
 			b.Check(t)
+		}
+	}
+}
+
+// The pull request that a push belonged to is gone when the push is decided once more: its build is the push's all the same.
+func TestReplayOfAPullRequestsPush(t *testing.T) {
+	t.Parallel()
+	for _, order := range []string{"push first", "pull request first", "push late"} {
+		for _, fate := range []string{"declined", "retargeted"} {
+			t.Run(order+", "+fate, func(t *testing.T) {
+				t.Parallel()
+				b := dispatchtest.New(t, onPR)
+				b.Commit("develop", "y", "1")
+				heads := []string{b.Commit("feature", "x", "1"), b.Commit("feature", "x", "2")}
+				pr := b.OpenPullRequest("feature", "main")
+				body := b.Push(dispatchtest.Change{Name: "feature", Old: heads[0], New: heads[1]})
+				event := func() {
+					b.Deliver("event", "pullrequest:created", b.PullRequest(pr, "feature", heads[1], "main"))
+					b.Pump()
+				}
+				if order == "pull request first" {
+					event()
+				}
+				if order == "push late" {
+					b.Transport.Answer(func(r *http.Request) int {
+						if strings.HasSuffix(r.URL.Path, "/pullrequests") {
+							return http.StatusServiceUnavailable
+						}
+						return 0
+					})
+				}
+				b.Deliver("push", "repo:push", body)
+				b.Pump()
+				b.Clock.Add(time.Second)
+				if order != "pull request first" {
+					event()
+				}
+				path := fmt.Sprint("/2.0/repositories/acme/shop/pullrequests/", pr)
+				if fate == "declined" {
+					b.Call("alice", http.MethodPost, path+"/decline", nil)
+				} else {
+					b.Call("alice", http.MethodPut, path, map[string]any{"destination": map[string]any{"branch": map[string]any{"name": "develop"}}})
+				}
+				b.Clock.Add(time.Hour)
+				b.Transport.Answer(nil)
+				if order == "push late" {
+					b.PumpFor(time.Second)
+				} else {
+					_, err := replayer(b).Replay(t.Context(), "user", "push")
+					b.Must(err)
+				}
+				expect(b, one(b, "push"), ci.AlreadyBuilt, "already built as #1")
+				expect(b, one(b, b.Deliver("another", "repo:push", body)), ci.AlreadyBuilt, "already built as #1")
+				// A push back is another one.
+				b.Deliver("back", "repo:push", b.Push(dispatchtest.Change{Name: "feature", Old: heads[1], New: heads[0]}))
+				expect(b, one(b, b.Deliver("forth", "repo:push", b.Push(dispatchtest.Change{Name: "feature", Old: old, New: heads[1]}))), ci.Built, "push of branch feature")
+				if b.Count() != 3 {
+					t.Errorf("%d builds", b.Count())
+				}
+				b.Check(t)
+			})
 		}
 	}
 }

@@ -125,9 +125,9 @@ func (d *Dispatch) present(ctx context.Context, c candidate) (*present, error) {
 	return &now, nil
 }
 
-// is reports whether a build builds what is there now.
+// is reports whether a build builds what is there now. A branch is at what a pull request's build builds, whatever its target.
 func (p present) is(b store.Build) bool {
-	return p.commit != "" && strings.HasPrefix(b.Commit, p.commit) && b.Target == p.target
+	return p.commit != "" && strings.HasPrefix(b.Commit, p.commit) && (p.target == "" || b.Target == p.target)
 }
 
 // heard is when the pull request of a build was last heard of as what it builds.

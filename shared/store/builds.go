@@ -118,6 +118,8 @@ type NewBuild struct {
 	Change string // names the change: one build per app and change; empty: always a new one
 	// State names what a branch or tag is at, where Change names how it came there; empty: Change does, or there is none.
 	State string
+	// Also are other changes and states that the build speaks for from then on, whatever spoke for them before.
+	Also []string
 	// Instead is the build that speaks for the change, and was set aside or never ran, in whose place this one is made; empty: in that of none.
 	Instead string
 	Script  any // what the runner executes, as JSON
@@ -177,6 +179,9 @@ func (s *Store) CreateBuild(ctx context.Context, n NewBuild) (b Build, created b
 		}
 		if n.Change != "" {
 			c.speak(now, n, b)
+		}
+		for _, other := range n.Also {
+			c.put(changeKey(b.App, other), numbered{b.ID, b.Number}, table.Condition{}) // as in speak, the later one is the newer one
 		}
 		c.put(counterKey(b.App), b.Number, unlessVersion(counted))
 		c.put(numberKey(b.App, b.Number), b.ID, table.Absent())
@@ -244,6 +249,19 @@ func (c *change) speak(now spoken, n NewBuild, b Build) {
 	default:
 		c.put(changeKey(b.App, n.State), numbered{b.ID, b.Number}, unlessVersion(now.state))
 	}
+}
+
+// Speak has a build speak for a change that has none.
+func (s *Store) Speak(ctx context.Context, app, what string, of ci.Successor) error {
+	return s.again(ctx, func() error {
+		_, version, err := find[numbered](ctx, s, changeKey(app, what), "change")
+		if err != nil || version != 0 {
+			return err
+		}
+		var c change
+		c.put(changeKey(app, what), numbered{of.Build, of.Number}, table.Absent())
+		return s.commit(ctx, &c)
+	})
 }
 
 // Build answers a build.

@@ -47,7 +47,7 @@
 //	DELIVERY#{delivery}             DELIVERY                     a verified delivery: event and decisions
 //	SCHEDULE#{schedule}             SCHEDULE                     → app
 //	CHANGE#{app}                    {sha256 of the change}       → the build of a change
-//	CHANGE#{app}                    {sha256 of the state}        → the newest build of what a branch or tag was at, by a push
+//	CHANGE#{app}                    {sha256 of the state}        → the newest build of what a branch or tag was at, by a push or for a pull request
 //	GROUP#{app}                     {sha256 of the group}#{0, if it stops others, or 1}#{number, 10 digits}  → a build of the group that has not ended
 //	TURN#{app}                      {sha256 of the group}#0      the build of the group whose turn it is
 //	TURN#{app}                      {sha256 of the group}#1#{place}  → a build that waits for its turn
