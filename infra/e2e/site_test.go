@@ -259,17 +259,23 @@ func (s *site) whole(id string) (all []visitor.LogLine) {
 	return all
 }
 
-// logged waits until a build's log has a line.
+// logged waits until a build's log has a line. It reads on from where it was: a build that writes faster than its log can be read has no end of it.
 func (s *site) logged(id, text string) {
 	s.t.Helper()
+	var read []visitor.LogLine
+	cursor := ""
 	s.until(fmt.Sprintf("the line %q", text), func() error {
-		lines := s.log(id)
-		for _, l := range lines {
+		page, err := s.Log(s.t.Context(), id, cursor)
+		if err != nil {
+			return err
+		}
+		for _, l := range page.Items {
 			if l.Text == text {
 				return nil
 			}
 		}
-		return fmt.Errorf("the log is %+v", lines)
+		read, cursor = append(read, page.Items...), page.Cursor
+		return fmt.Errorf("the log is %+v", read)
 	})
 }
 
