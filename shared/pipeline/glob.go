@@ -76,6 +76,12 @@ func (of globOf) refuse(glob string) *mistake {
 			message: "found a / in the class " + shown(class) + ": no class matches one, so remove it",
 		}
 	}
+	if class, from, to := turnedRange(glob); class != "" {
+		return &mistake{
+			found: "a range in the class " + shown(class) + " that ends before it starts", expected: "a range from the lower to the higher character", unsayable: true,
+			message: "found a range in the class " + shown(class) + " that ends before it starts: write " + shown(to+"-"+from),
+		}
+	}
 	alternatives, why := expand(glob)
 	if why != nil {
 		return why
@@ -120,10 +126,6 @@ func (of globOf) refuseUnmatched(glob string, alternatives []string, expected st
 		}
 	}
 	m := &mistake{found: first + " in " + shown(glob), expected: expected, unsayable: true, message: "found " + first + " in " + shown(glob)}
-	if strings.HasPrefix(first, "a class") {
-		m.message += ": no character is in it, as its ends are the wrong way round"
-		return m
-	}
 	m.message += ": no name of a " + string(of) + " has that; patterns are globs for the whole name, not regular expressions"
 	better := strings.TrimSuffix(strings.TrimLeft(glob, "^"), "$")
 	if rest, found := strings.CutSuffix(better, ".*"); found && (rest == "" || strings.HasSuffix(rest, "/")) {
@@ -138,13 +140,10 @@ func (of globOf) refuseUnmatched(glob string, alternatives []string, expected st
 
 // unmatched is what no name has in a glob without braces; empty where it may match one.
 func (of globOf) unmatched(plain string) string {
-	bare, empty := withoutClasses(plain)
-	if empty != "" {
-		return "a class " + shown(empty) + " that matches nothing"
-	}
 	if of.file() {
 		return ""
 	}
+	bare := withoutClasses(plain)
 	if i := strings.IndexAny(bare, "^~:"); i >= 0 {
 		return bare[i : i+1]
 	}
@@ -161,23 +160,40 @@ func (of globOf) unmatched(plain string) string {
 	return ""
 }
 
-// withoutClasses is a valid glob with a letter for each class, and its first class that nothing matches.
-func withoutClasses(plain string) (bare, empty string) {
+// withoutClasses is a valid glob with a letter for each class.
+func withoutClasses(plain string) string {
+	bare := ""
 	for {
 		before, rest, opened := strings.Cut(plain, "[")
 		bare += before
 		if !opened {
-			return bare, empty
+			return bare
 		}
-		class, after, _ := strings.Cut(rest, "]")
-		set, none := []rune(class), true
-		for i := 0; none && i < len(set); i += 3 {
-			none = set[0] != '^' && set[0] != '!' && i+2 < len(set) && set[i+1] == '-' && set[i] > set[i+2]
+		_, plain, _ = strings.Cut(rest, "]")
+		bare += "x"
+	}
+}
+
+// turnedRange is the first class of a valid glob that has a range such as z-a, and the ends of that. The matcher and its documentation
+// disagree about what it matches.
+func turnedRange(glob string) (class, from, to string) {
+	for {
+		_, rest, opened := strings.Cut(glob, "[")
+		if !opened {
+			return "", "", ""
 		}
-		if none && empty == "" {
-			empty = "[" + class + "]"
+		inside, after, _ := strings.Cut(rest, "]")
+		set := []rune(strings.TrimLeft(inside[:1], "^!") + inside[1:])
+		for i := 0; i+2 < len(set); i++ {
+			if set[i+1] != '-' {
+				continue
+			}
+			if set[i] > set[i+2] {
+				return "[" + inside + "]", string(set[i]), string(set[i+2])
+			}
+			i += 2
 		}
-		bare, plain = bare+"x", after
+		glob = after
 	}
 }
 
