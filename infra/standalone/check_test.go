@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 		{"a name", map[string]string{"ci/a.yml": sound}, "", []string{"ci/a.yml"}, 0, "ci/a.yml " + fine, ""},
 		{"a wrong name", nil, "", []string{"a.yml"}, 2, "", "runnerhub check: open a.yml: no such file or directory\n"},
 		{"standard input", nil, sound, []string{"-"}, 0, "stdin " + fine, ""},
-		{"mistakes", nil, "name: a\nstep: x\n", []string{"-"}, 1, "stdin:1:1: triggers: the key \"triggers\" is missing: add it, for example \"triggers: [push]\"\nstdin:2:1: step: unknown key \"step\", did you mean \"steps\"?\n", ""},
+		{"mistakes", nil, "name: a\nstep: x\n", []string{"-"}, 1, "stdin:1:1: triggers: the key \"triggers\" is missing: add it, for example \"triggers: [push]\"\nstdin:2:1: step: unknown key \"step\", did you mean \"steps\"?\nstdin:2:7: steps: found text, expected a list: start each entry with \"- \"\n", ""},
 		{"no column", nil, "a: [b]\nc: [d,, e]\n", []string{"-"}, 1, "stdin:2:1: a value is missing: remove the \",\" too many, or close the list or map\n", ""},
 		{"too long", nil, strings.Repeat("#", 1<<20), []string{"-"}, 1, "stdin:1:1: the file is larger than 262144 bytes: move long scripts into files of their own\n", ""},
 		{
