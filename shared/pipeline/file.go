@@ -35,7 +35,7 @@ type File struct {
 	// Variables are environment.variables in the file's order, each value
 	// the text as written: 01 stays "01".
 	Variables []Variable
-	Triggers  []Trigger // may be empty: manual and scheduled builds only
+	Triggers  []Trigger // may be empty: scheduled builds only
 	Steps     []Step    // at least one
 	Artifacts []string  // globs of files that are kept after the build
 	Timeout   time.Duration

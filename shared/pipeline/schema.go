@@ -102,7 +102,7 @@ func fileSchema() *schema {
 		},
 		"environment": environmentSchema(),
 		"triggers": {
-			Description: "Which events start a build. Any entry that matches is enough; an empty list leaves manual and scheduled builds.",
+			Description: "Which events start a build. Any entry that matches is enough; an empty list leaves scheduled builds alone.",
 			Type:        "array", Items: ref("trigger"), MaxItems: maxEntries,
 			Examples: []any{[]any{"push", "pull_request"}},
 		},
