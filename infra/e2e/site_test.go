@@ -234,22 +234,6 @@ func (s *site) ended(id, state string) visitor.Build {
 	return b
 }
 
-// log answers all there is of a build's log now, line by line.
-func (s *site) log(id string) []visitor.LogLine {
-	s.t.Helper()
-	var all []visitor.LogLine
-	cursor := ""
-	for {
-		page, err := s.Log(s.t.Context(), id, cursor)
-		s.must(err)
-		all = append(all, page.Items...)
-		if len(page.Items) == 0 {
-			return all
-		}
-		cursor = page.Cursor
-	}
-}
-
 // whole answers all of the log of a build that has ended, once all of it is there.
 func (s *site) whole(id string) (all []visitor.LogLine) {
 	s.t.Helper()

@@ -57,7 +57,7 @@ func keyParts(key string) (parts []KeyPart, why *mistake) {
 }
 
 // variable is what looks like a variable of a shell or of another system.
-var variable = regexp.MustCompile(`\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[^}]*\}?)`)
+var variable = regexp.MustCompile(`\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[^}]*\}*)`)
 
 // refuseGroup says why a text cannot name a group of builds; nil: it can.
 func refuseGroup(group string) *mistake {

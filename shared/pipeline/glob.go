@@ -127,15 +127,32 @@ func (of globOf) refuseUnmatched(glob string, alternatives []string, expected st
 	}
 	m := &mistake{found: first + " in " + shown(glob), expected: expected, unsayable: true, message: "found " + first + " in " + shown(glob)}
 	m.message += ": no name of a " + string(of) + " has that; patterns are globs for the whole name, not regular expressions"
-	better := strings.TrimSuffix(strings.TrimLeft(glob, "^"), "$")
-	if rest, found := strings.CutSuffix(better, ".*"); found && (rest == "" || strings.HasSuffix(rest, "/")) {
-		better = rest + "**"
-	}
-	better = strings.ReplaceAll(strings.TrimPrefix(better, "./"), ".*", "*")
-	if better != glob && of.refuse(better) == nil {
+	if better := asGlob(glob); better != glob && of.refuse(better) == nil {
 		m.message += ": write " + shown(better)
 	}
 	return m
+}
+
+// asGlob writes a regular expression for whole names as a glob; as it is, where that is not certain.
+func asGlob(expression string) string {
+	glob := strings.TrimSuffix(strings.TrimLeft(expression, "^"), "$")
+	if strings.Contains(glob, "..*") { // one or more of anything, which no glob says
+		return expression
+	}
+	glob = strings.TrimPrefix(glob, "./")
+	if rest, found := strings.CutPrefix(glob, ".*/"); found {
+		glob = "**/" + rest
+	}
+	if rest, found := strings.CutSuffix(glob, ".*"); found && (rest == "" || strings.HasSuffix(rest, "/")) {
+		glob = rest + "**"
+	}
+	if strings.Contains(glob, "(") && !strings.ContainsAny(glob, "{,}") {
+		glob = strings.NewReplacer("(", "{", "|", ",", ")", "}").Replace(glob)
+	}
+	if glob = strings.ReplaceAll(glob, ".*", "*"); strings.ContainsAny(glob, `()|+$\`) {
+		return expression
+	}
+	return glob
 }
 
 // unmatched is what no name has in a glob without braces; empty where it may match one.

@@ -750,7 +750,7 @@ func TestRefuseGroup(t *testing.T) {
 	for group, want := range map[string]string{
 		"deploy": "", "deploy-{{ branch }}": "", "{{branch}}": "", "costs $5 {a}": "",
 		"deploy-$BRANCH":          `found "$BRANCH" in a group, where no variable is known: write {{ branch }} for the branch` + remedy,
-		"deploy-${{ github.x }}":  `found "${{ github.x }" in a group, where no variable is known: write {{ branch }} for the branch` + remedy,
+		"deploy-${{ github.x }}":  `found "${{ github.x }}" in a group, where no variable is known: write {{ branch }} for the branch` + remedy,
 		"{{ tag }}":               `found "{{ tag ", expected {{ branch }} behind a {{` + remedy,
 		`{{ checksum "go.sum" }}`: "found a checksum in a group, which is chosen before a build has files: write {{ branch }} for the branch" + remedy,
 	} {
@@ -819,7 +819,12 @@ func TestUnmatched(t *testing.T) {
 		"^main$":      `found ^ in "^main$"` + globs + `: write "main"`,
 		"release/.*":  `found a part that starts with . in "release/.*"` + globs + `: write "release/**"`,
 		".*":          `found a part that starts with . in ".*"` + globs + `: write "**"`,
-		"^(a|b)/.*$":  `found ^ in "^(a|b)/.*$"` + globs + `: write "(a|b)/**"`,
+		"^(a|b)/.*$":  `found ^ in "^(a|b)/.*$"` + globs + `: write "{a,b}/**"`,
+		"^a|b$":       `found ^ in "^a|b$"` + globs,
+		"^v[0-9]+$":   `found ^ in "^v[0-9]+$"` + globs,
+		"^(a{1}|b)$":  `found ^ in "^(a{1}|b)$"` + globs,
+		"a..*":        `found .. in "a..*"` + globs,
+		".*/ci":       `found a part that starts with . in ".*/ci"` + globs + `: write "**/ci"`,
 		"./a":         `found a part that starts with . in "./a"` + globs + `: write "a"`,
 		"origin:main": `found : in "origin:main"` + globs,
 		"main~1":      `found ~ in "main~1"` + globs,
