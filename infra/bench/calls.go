@@ -70,7 +70,11 @@ func (b *bench) functionCalls(ctx context.Context) (figures []figure, err error)
 	}
 	build := figureBuild(cold, warm)
 	build.notes = append(build.notes, fmt.Sprintf("warm is the one in the middle of %d warm builds, with %d to %d calls each", warmed, all[0].size(), all[len(all)-1].size()))
-	return []figure{figureAccepted(cold, warm), build, figureStatus(cold, warm), minute, figureCost(warm)}, err
+	routed := map[string]bool{}
+	for _, r := range d.Stack.Routes {
+		routed[r.Function] = true
+	}
+	return []figure{figureAccepted(cold, warm), build, figureStatus(cold, warm), minute, figureCost(warm, routed)}, err
 }
 
 // size is how many calls there were.
