@@ -11,7 +11,6 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/dispatch"
 	"runnerhub/shared/dispatch/dispatchtest"
-	"runnerhub/shared/fault"
 	"runnerhub/shared/queue"
 	"runnerhub/shared/store"
 )
@@ -218,15 +217,7 @@ func TestPushedBackDies(t *testing.T) {
 			m.push(1, 2)
 			m.push(2, 1)
 			m.is(2)
-			m.Table.OnTransact(dispatchtest.Numbered(func(n int, do func() error) error {
-				if n != at {
-					return do()
-				}
-				if done {
-					m.Must(do())
-				}
-				return fault.New(fault.Unavailable, "the process died")
-			}))
+			m.DiesAt(at, done)
 			m.tells(1, 2)
 			m.Table.OnTransact(nil)
 			m.PumpFor(time.Minute)

@@ -300,15 +300,7 @@ func TestDeathInAReplayOfAnError(t *testing.T) {
 			b.Clock.Add(time.Hour)
 			_, err := replayer(b).Replay(t.Context(), "user", id)
 			b.Must(err)
-			b.Table.OnTransact(dispatchtest.Numbered(func(n int, do func() error) error {
-				if n != at {
-					return do()
-				}
-				if done {
-					b.Must(do())
-				}
-				return fault.New(fault.Unavailable, "the process died")
-			}))
+			b.DiesAt(at, done)
 			b.PumpFor(time.Minute)
 			b.Table.OnTransact(nil)
 			b.Clock.Add(3 * time.Minute)

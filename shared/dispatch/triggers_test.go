@@ -10,7 +10,6 @@ import (
 
 	"runnerhub/shared/ci"
 	"runnerhub/shared/dispatch/dispatchtest"
-	"runnerhub/shared/fault"
 )
 
 const (
@@ -133,15 +132,7 @@ func TestDeathAfterAPullRequestWasSeen(t *testing.T) {
 		for _, done := range []bool{false, true} {
 			b := dispatchtest.New(t, onPR)
 			head := b.Commit("feature", "x", "1")
-			b.Table.OnTransact(dispatchtest.Numbered(func(n int, do func() error) error {
-				if n != at {
-					return do()
-				}
-				if done {
-					b.Must(do())
-				}
-				return fault.New(fault.Unavailable, "the process died")
-			}))
+			b.DiesAt(at, done)
 			b.Deliver("d", "pullrequest:updated", b.PullRequest(7, "feature", head, "main"))
 			b.Pump()
 			b.Table.OnTransact(nil)

@@ -30,6 +30,7 @@ import (
 	"runnerhub/shared/ci"
 	"runnerhub/shared/credential"
 	"runnerhub/shared/dispatch"
+	"runnerhub/shared/fault"
 	"runnerhub/shared/grant"
 	"runnerhub/shared/message"
 	"runnerhub/shared/pipeline"
@@ -794,6 +795,19 @@ func (b *Bench) event(name string, content any) map[string]any {
 		"actor": map[string]any{"display_name": "Bob Builder"}, name: content,
 		"repository": map[string]any{"uuid": b.Repository, "full_name": "acme/shop"},
 	}
+}
+
+// DiesAt has the process die at a transaction, counted from 1: before it, or when it is done and nobody knows.
+func (b *Bench) DiesAt(at int, done bool) {
+	b.Table.OnTransact(Numbered(func(n int, do func() error) error {
+		if n != at {
+			return do()
+		}
+		if done {
+			b.Must(do())
+		}
+		return fault.New(fault.Unavailable, "the process died")
+	}))
 }
 
 // Numbered is for Table.OnTransact, where what is written does not matter.
